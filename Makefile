@@ -1,0 +1,36 @@
+# Two commands are enough: `make demo` shows what MedTune does, `make test` whether it works here.
+# Both set up .venv by themselves (with uv where it is installed, otherwise with venv and pip).
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RESULT ?= medtune-demo
+
+.PHONY: demo test check bench clean
+
+demo: $(READY)
+	$(BIN)/medtune demo --out $(RESULT)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+
+bench: $(READY)
+	$(BIN)/python benchmarks/step.py
+
+$(READY): pyproject.toml requirements.txt
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || command -v uv >/dev/null || \
+	  { echo "MedTune needs Python 3.10 or newer (this is $$(python3 --version)), or uv, which brings one"; exit 1; }
+	@if command -v uv >/dev/null; then \
+	  [ -x $(BIN)/python ] || uv venv --quiet --python '>=3.10' $(VENV); \
+	  uv pip install --quiet --python $(BIN)/python -e '.[torch,test]'; \
+	else \
+	  [ -x $(BIN)/python ] || python3 -m venv $(VENV); \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[torch,test]'; \
+	fi
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(RESULT) *.egg-info

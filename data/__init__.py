@@ -1,0 +1,1 @@
+"""From files on disk to records: images with captions, labels, patients, masks and boxes."""

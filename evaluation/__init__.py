@@ -1,0 +1,1 @@
+"""From image sets to scores and reports."""

@@ -1,0 +1,1 @@
+"""ComfyUI's nodes: they declare and delegate."""

@@ -1,0 +1,50 @@
+"""What tests share: a few phantoms, the base model, and a cache folder of their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded: a test that tries must fail
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """Caches of a test run never meet the user's."""
+    os.environ["MEDTUNE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(tmp_path_factory) -> Path:
+    """An image set of 24 phantom radiographs at 512 px, every finding and normal, two images a patient."""
+    from medtune.data.phantom import write_phantoms
+
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder, 24, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantoms(phantom_folder):
+    """The records of ``phantom_folder``."""
+    from medtune.data.source import read_records
+
+    return read_records(phantom_folder)
+
+
+@pytest.fixture(scope="session")
+def base_file() -> Path:
+    """The embedded base's file."""
+    from medtune.training.embedded import FILE
+
+    return Path(FILE)
+
+
+@pytest.fixture
+def base(base_file):
+    """A fresh embedded base, to be changed at will."""
+    from medtune.training.base import load_base
+
+    return load_base("embedded")

@@ -1,0 +1,1 @@
+"""Saved graphs, the client that runs them, and comparisons in bulk."""
