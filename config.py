@@ -32,8 +32,8 @@ def option(default: Any, help: str, *, low: float | None = None, high: float | N
     ``step`` the widget's increment; ``advanced`` hides it from newcomers where the interface can; ``multiline`` gives a
     text box.
     """
-    facts = dict(help=help, low=low, high=high, above=above, choices=tuple(choices) if choices else None, step=step,
-                 advanced=advanced, multiline=multiline)
+    facts = {"help": help, "low": low, "high": high, "above": above, "choices": tuple(choices) if choices else None, "step": step,
+             "advanced": advanced, "multiline": multiline}
     return dataclasses.field(default=default, metadata=facts)
 
 
@@ -60,7 +60,7 @@ def _check_value(name: str, value: Any, kind: type, facts: dict) -> None:
         raise ConfigError(f"{name} is {value}; it must be a finite number")
     if kind in (int, float):
         low, high, above = facts.get("low"), facts.get("high"), facts.get("above")
-        if low is not None and value < low or high is not None and value > high or above is not None and value <= above:
+        if (low is not None and value < low) or (high is not None and value > high) or (above is not None and value <= above):
             raise ConfigError(f"{name} is {value}; it must be {_bounds(low, high, above)}")
     choices = facts.get("choices")
     for one in (value if isinstance(value, tuple) else (value,)) if choices else ():

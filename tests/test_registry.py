@@ -9,7 +9,8 @@ from medtune.registry import Registry
 
 def test_every_module_of_the_package_is_imported(tmp_path, monkeypatch):
     (tmp_path / "plugs_for_test").mkdir()
-    (tmp_path / "plugs_for_test" / "__init__.py").write_text("from medtune.registry import Registry\nALL = Registry('plug', __name__)\n")
+    (tmp_path / "plugs_for_test" / "__init__.py").write_text(
+        "from medtune.registry import Registry\nALL = Registry('plug', __name__)\n")
     (tmp_path / "plugs_for_test" / "one.py").write_text("from . import ALL\n@ALL.register('first')\nclass One: pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     from plugs_for_test import ALL

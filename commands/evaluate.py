@@ -1,0 +1,32 @@
+"""Score generated images against real ones."""
+
+from pathlib import Path
+
+from .inputs import add_scoring, extractor, read_data, score
+from .output import show, table
+
+EXAMPLE = "medtune evaluate --real phantoms --split test --fake generated --fit phantoms"
+
+
+def add_arguments(parser) -> None:
+    """Real, fake, features and metrics."""
+    add_scoring(parser)
+    parser.add_argument("--fake", type=Path, required=True, metavar="PATH", help="image set of generated images")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the scores to this JSON file, too")
+
+
+def run(arguments) -> None:
+    """Print the scores."""
+    from ..files import write_json
+
+    scores = score(arguments, read_data(arguments, arguments.real), arguments.fake, extractor(arguments))
+    if arguments.out:
+        write_json(arguments.out, scores.to_json())
+    heads = ("metric", "value", "95 % interval", "real", "fake", "better is", "note")
+    show(arguments, scores.to_json(), table([row(one) for one in scores.scores], heads))
+
+
+def row(one) -> tuple:
+    """The cells of one score."""
+    interval = f"{one.low:.4g} to {one.high:.4g}" if one.low is not None else ""
+    return (one.metric, "-" if one.value is None else f"{one.value:.4g}", interval, one.n_real, one.n_fake, one.direction, one.reason)

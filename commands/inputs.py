@@ -1,0 +1,76 @@
+"""Arguments that several verbs take: a data set, an extractor, a device."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..config import parse
+from ..errors import ConfigError
+from ..files import cache_folder
+from .output import counter
+
+
+def add_data(parser: argparse.ArgumentParser, flag: str = "--data", what: str = "the training images") -> None:
+    """``--data`` (or another flag) with the layout and the split to read."""
+    parser.add_argument(flag, type=Path, required=True, metavar="PATH", help=f"folder or file of {what}")
+    parser.add_argument("--source", default="auto", help="layout on disk, e.g. image-set, kohya, chexpert; auto finds it [auto]")
+    parser.add_argument("--source-option", action="append", default=[], metavar="NAME=VALUE", help="option of the source")
+    parser.add_argument("--split", default="", help="only the records of this split: train, val or test [all]")
+
+
+def read_data(arguments: argparse.Namespace, path: Path) -> list:
+    """The records of ``add_data``'s arguments."""
+    from ..data.source import SOURCES, read_records
+    from ..data.split import select
+
+    options = {}
+    if arguments.source_option:
+        if arguments.source == "auto":
+            raise ConfigError("--source-option needs --source, so that it is known whose option it is")
+        config = parse(SOURCES[arguments.source].Config, arguments.source_option)
+        names = [pair.partition("=")[0].replace("-", "_") for pair in arguments.source_option]
+        options = {name: getattr(config, name) for name in names}
+    records = read_records(path, arguments.source, **options)
+    return select(records, arguments.split) if arguments.split else records
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """``--device``."""
+    parser.add_argument("--device", default="", help="cuda, cuda:1, mps, cpu [the best there is]")
+
+
+def device(name: str) -> str:
+    """The device asked for, or the best there is."""
+    import torch
+
+    return name or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def add_scoring(parser: argparse.ArgumentParser) -> None:
+    """What real images, features and metrics to score with."""
+    add_data(parser, "--real", "the real images to compare with, held out from training")
+    parser.add_argument("--extractor", default="in-domain", help="see `medtune extractors` [in-domain]")
+    parser.add_argument("--fit", type=Path, metavar="PATH", help="labelled images that the in-domain extractor learns from")
+    parser.add_argument("--metrics", default="", help="comma-separated, see `medtune metrics` [all]")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="option of the extractor")
+
+
+def extractor(arguments: argparse.Namespace):
+    """The extractor of ``add_scoring``'s arguments, ready."""
+    from ..data.source import read_records
+    from ..evaluation.extractor import EXTRACTORS
+
+    entry = EXTRACTORS[arguments.extractor]
+    records = read_records(arguments.fit) if arguments.fit else ()
+    return entry.prepare(parse(entry.Config, arguments.set), records, on_progress=counter("preparing the extractor"))
+
+
+def score(arguments: argparse.Namespace, real: list, fake: Path, features):
+    """Scores of one image set by the metrics asked for."""
+    from ..data.source import read_records
+    from ..evaluation.metric import METRICS
+    from ..evaluation.run import evaluate
+
+    names = [name.strip() for name in arguments.metrics.split(",") if name.strip()] or list(METRICS)
+    return evaluate(real, read_records(fake), features, names, cache=cache_folder() / "features", on_progress=counter("features"))

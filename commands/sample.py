@@ -1,0 +1,55 @@
+"""Draw images from a base, with or without an adapter, into an image set; an interrupted one goes on."""
+
+from pathlib import Path
+
+from ..config import add_flags, read_flags
+from .inputs import add_device, device
+from .output import counter, say, show
+
+EXAMPLE = "medtune sample --adapter runs/lora-1a2b3c/adapter.safetensors --table counts.csv --out generated"
+
+
+def add_arguments(parser) -> None:
+    """Base, adapter, prompts and the sampling options."""
+    from ..training.sample import SampleOptions
+
+    parser.add_argument("--base", default="embedded", help="checkpoint file, diffusers folder, or embedded [embedded]")
+    parser.add_argument("--adapter", type=Path, help="adapter file [none: the untuned base]")
+    parser.add_argument("--strength", type=float, default=1.0, help="strength of the adapter [1.0]")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--table", type=Path, help="CSV of label combinations and counts: labels,count")
+    what.add_argument("--prompt", action="append", help="a prompt; may be repeated")
+    parser.add_argument("--template", default="chest-xray", help="caption template for the table's labels [chest-xray]")
+    parser.add_argument("--count", type=int, default=1, help="images per --prompt [1]")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the image set")
+    add_device(parser)
+    add_flags(parser, SampleOptions)
+
+
+def run(arguments) -> None:
+    """Sample the image set."""
+    from ..training.adapter import apply_adapter, read_adapter
+    from ..training.base import load_base
+    from ..training.sample import SampleOptions, sample
+
+    options = read_flags(SampleOptions, arguments)
+    wanted = prompts(arguments, options.seed)
+    base, made_by = load_base(arguments.base, device=device(arguments.device)), None
+    if arguments.adapter:
+        adapter = read_adapter(arguments.adapter)
+        for notice in apply_adapter(base, adapter, arguments.strength):
+            say(f"note: {notice}")
+        made_by = {**adapter.info(), "strength": arguments.strength}
+    images = sample(base, wanted, arguments.out, options, adapter=made_by, on_image=counter("image"))
+    show(arguments, {"folder": str(arguments.out), "images": len(images.records)}, f"{len(images.records)} images in {arguments.out}")
+
+
+def prompts(arguments, seed: int) -> list:
+    """The prompts of a table of labels, or of the command line."""
+    from ..training.sample import Prompt
+    from ..training.table import prompts_from_table, read_table
+
+    if arguments.table:
+        return prompts_from_table(read_table(arguments.table), arguments.template, seed)
+    texts = [text for text in arguments.prompt for _ in range(arguments.count)]
+    return [Prompt(text, seed=seed + index) for index, text in enumerate(texts)]
