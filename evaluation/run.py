@@ -1,0 +1,122 @@
+"""Real and generated images -> scores: features by one extractor, every metric on them, and what a reader must be told."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..data.record import Record
+from ..errors import DataError
+from ..files import write_json
+from .extractor import Extractor
+from .features import Features, extract
+from .metric import METRICS, Metric, Score, check_pair, make_metric
+
+FEW = 50  # images below which a figure says little
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The figures of one set of generated images against one set of real ones."""
+
+    scores: tuple[Score, ...]
+    n_real: int
+    n_fake: int
+    extractor: dict[str, Any]
+    notices: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def find(self, metric: str, label: str | None = None) -> Score | None:
+        """The figure of a metric, of one class or of all images together."""
+        return next((score for score in self.scores if score.metric == metric and score.label == label), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {**asdict(self), "scores": [score.to_json() for score in self.scores], "notices": list(self.notices)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Scores:
+        """Scores from ``to_json``'s values; DataError when they are something else."""
+        try:
+            return cls(tuple(Score(**score) for score in values["scores"]), values["n_real"], values["n_fake"], values["extractor"],
+                       tuple(values["notices"]), values["versions"])
+        except (KeyError, TypeError) as error:
+            raise DataError(f"these are no scores of medtune evaluate ({error!r}); evaluate again") from error
+
+    def write(self, path: str | Path) -> None:
+        """Keep them as a JSON file."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: str | Path) -> Scores:
+        """Scores from a file; DataError when it holds something else."""
+        try:
+            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read scores from {path}: {error}") from error
+
+
+def evaluate(real: Sequence[Record], fake: Sequence[Record], extractor: Extractor, metrics: Sequence[str | Metric] | None = None, *,
+             cache: str | Path | None = None, per_class: bool = False, size: int = 512, fit: str = "crop", batch: int = 16,
+             on_progress: Callable[[int, int], None] | None = None) -> Scores:
+    """Score generated against real records.
+
+    ``metrics`` are names or metrics with options, all of them by default; ``per_class`` adds the figures of each label;
+    ``size`` and ``fit`` say how images of both kinds are read. ``on_progress(done, total)`` counts images.
+    """
+    chosen = [make_metric(metric) if isinstance(metric, str) else metric for metric in (metrics if metrics is not None else METRICS)]
+    total = len(real) + len(fake)
+
+    def progress(offset: int) -> Callable[[int, int], None] | None:
+        return (lambda done, _: on_progress(offset + done, total)) if on_progress is not None else None
+
+    read = {"cache": cache, "size": size, "fit": fit, "batch": batch}
+    real_features = extract(real, extractor, **read, on_progress=progress(0))
+    return score(real_features, extract(fake, extractor, **read, on_progress=progress(len(real))), chosen, per_class)
+
+
+def score(real: Features, fake: Features, metrics: Sequence[Metric], per_class: bool = False) -> Scores:
+    """The metrics of features that are there already."""
+    check_pair(real, fake)
+    scores = [metric.score(real, fake) for metric in metrics]
+    for label in _classes(real, fake) if per_class else ():
+        of_real, of_fake = (features.pick([i for i, record in enumerate(features.records) if label in record.labels])
+                            for features in (real, fake))
+        scores += [metric.score(of_real, of_fake, label) for metric in metrics]
+    about = fake.extractor.about() if fake.extractor is not None else {}
+    return Scores(tuple(scores), len(real), len(fake), about, tuple(_notices(real, fake)), versions())
+
+
+def versions() -> dict[str, str]:
+    """The versions of what the figures depend on."""
+    found = {}
+    for name in ("medtune", "torch", "timm", "diffusers", "numpy", "scipy", "vendi-score"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _classes(real: Features, fake: Features) -> list[str]:
+    return sorted({label for features in (real, fake) for record in features.records for label in record.labels})
+
+
+def _notices(real: Features, fake: Features) -> list[str]:
+    said = []
+    if min(len(real), len(fake)) < FEW:
+        said.append(f"{len(real)} real and {len(fake)} generated images are few: the figures show large differences alone")
+    if len(real) != len(fake):
+        said.append(f"{len(real)} real and {len(fake)} generated images: figures that depend on the number are those of unequal sets")
+    seen = fake.extractor.seen() if fake.extractor is not None else frozenset()
+    known = sum(digest in seen for digest in real.hashes)
+    if known:
+        said.append(f"{known} of {len(real)} real images were used to train the extractor; keep the images to compare with apart")
+    copies = len(set(real.hashes) & set(fake.hashes))
+    if copies:
+        said.append(f"{copies} generated images are the same files as real ones")
+    return said

@@ -1,0 +1,202 @@
+"""The report: what is best, what is missing and why, and a page that needs nothing from outside."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from medtune.data.image_set import ImageSet
+from medtune.errors import DataError
+from medtune.evaluation.comparison import standings
+from medtune.evaluation.metric import Score
+from medtune.evaluation.page import figure, picture_grid
+from medtune.evaluation.plot import loss_curve, smooth, span
+from medtune.evaluation.report import Arm, read_losses, write_report
+from medtune.evaluation.run import Scores
+
+MEAN = '<script>alert("caption")</script>'
+EXTRACTOR = {"id": "in-domain-x-1234", "name": "in-domain", "title": "In-domain network", "paper": "none", "network": "resnet10t",
+             "auroc": {"Nodule": 0.91, "Rare": None}, "mean_auroc": 0.91, "n_train": 100, "n_held_out": 25}
+
+
+def score(value, low=None, high=None, metric="frechet", direction="lower", **others):
+    facts = {"n_real": 20, "n_fake": 20, "reason": None if value is not None else "3 generated images; at least 8 are needed",
+             "extractor": "in-domain-x-1234", **others}
+    return Score(metric, value, low, high, direction=direction, **facts)
+
+
+def scores(value, *more):
+    return Scores((score(value, value - 5, value + 5), score(None, metric="vendi", direction="higher"), *more), 20, 20, EXTRACTOR,
+                  ("few images",), {"torch": "2.11"})
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Real images, untuned and tuned samples of three prompts; the tuned set lacks the last."""
+    root = tmp_path_factory.mktemp("sets")
+    prompts = [("a nodule", ("Nodule",), 1), (MEAN, ("No Finding",), 2), ("rare", ("Rare",), 3)]
+    for name in ("real", "untuned", "tuned"):
+        image_set = ImageSet(root / name)
+        for index, (caption, labels, seed) in enumerate(prompts if name != "tuned" else prompts[:2]):
+            image_set.append(torch.full((3, 32, 32), 0.3 * index), caption if name != "real" else f"real {labels[0]}",
+                             labels if name != "real" or index < 2 else ("Other",), seed=None if name == "real" else seed)
+    (root / "losses.jsonl").write_text("".join(json.dumps({"step": i + 1, "loss": 0.1 / (i + 1)}) + "\n" for i in range(50)) + '{"st')
+    base = {"ref": "embedded", "hash": "e" * 64, "notice": "Made with the embedded base."}
+    ImageSet(root / "untuned").write_info({"made_by": "medtune sample", "base": base, "adapter": None})
+    adapter = {"method": "lora", "config": {"rank": 8}, "hash": "a" * 64, "losses": str(root / "losses.jsonl")}
+    ImageSet(root / "tuned").write_info({"made_by": "medtune sample", "base": base, "adapter": adapter})
+    return root
+
+
+@pytest.fixture(scope="module")
+def arms(folders):
+    by_class = score(7.0, 5.0, 9.0, label="Nodule")
+    return [Arm.of("untuned", folders / "untuned", scores(100.0)), Arm.of("LoRA, rank 8", folders / "tuned", scores(40.0, by_class)),
+            Arm("real", scores(10.0), reference=True)]
+
+
+@pytest.fixture(scope="module")
+def written(folders, arms, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    page = write_report(out, arms, ImageSet(folders / "real").records, notices=["A <b>notice</b>."])
+    return page.read_text(encoding="utf-8"), out
+
+
+class Links(HTMLParser):
+    """Everything that a browser would fetch, and the tags that are open at the end."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.fetched, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.fetched += [value for name, value in attributes if name in ("src", "srcset", "href", "data", "action", "poster")]
+        if tag not in ("meta", "link", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_fetches_nothing(written):
+    page, _ = written
+    links = Links(page)
+    assert not links.open and len(links.fetched) > 5
+    assert all(link.startswith("data:") for link in links.fetched)
+    style = re.search(r"<style>(.*?)</style>", page, re.S)[1]
+    assert "url(" not in style and "@import" not in style and "fetch(" not in page and "XMLHttpRequest" not in page
+
+
+def test_text_from_outside_is_shown_not_run(written):
+    page, _ = written
+    assert MEAN not in page and "&lt;script&gt;alert" in page and "A &lt;b&gt;notice&lt;/b&gt;." in page
+
+
+def test_figures_intervals_counts_reasons_and_directions_are_shown(written):
+    page, _ = written
+    for text in ("40.0", "35.0 to 45.0", "40 % of untuned", "N 20 real, 20 generated", "3 generated images; at least 8 are needed",
+                 "↓", "lower is better", "higher is better", "Nodule 0.91, Rare undefined", "in-domain-x-1234",
+                 "Made with the embedded base.", "few images", "real against real", "50 steps"):
+        assert text in page, text
+    assert page.count("Made with the embedded base.</li>") == 1  # said once, at the top
+
+
+def test_the_best_is_marked_in_the_page(written):
+    page, _ = written
+    assert len(re.findall(r'<span class="tag best">best</span>', page)) == 2  # the legend's and LoRA's
+    assert "LoRA, rank 8 is best, 40.0 (35.0 to 45.0)." in page
+
+
+def test_csv_and_json_hold_every_figure(written):
+    _, out = written
+    with open(out / "scores.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 7
+    lora = next(row for row in rows if row["arm"] == "LoRA, rank 8" and row["metric"] == "frechet" and not row["label"])
+    assert (float(lora["value"]), float(lora["low"]), lora["standing"], lora["n_fake"]) == (40.0, 35.0, "best", "20")
+    assert next(row for row in rows if row["metric"] == "vendi")["reason"].startswith("3 generated")
+    kept = json.loads((out / "scores.json").read_text())
+    assert [arm["name"] for arm in kept["arms"]] == ["untuned", "LoRA, rank 8", "real"] and len(kept["scores"]) == 7
+    assert kept["arms"][1]["made_by"]["adapter"]["config"] == {"rank": 8}
+    assert Scores.from_json({key: kept["arms"][1][key] for key in ("scores", "n_real", "n_fake", "extractor", "notices", "versions")})
+
+
+def test_pictures_share_prompt_and_seed(folders, arms):
+    grid = picture_grid(arms, ImageSet(folders / "real").records, 8)
+    assert [head["seed"] for head in grid["heads"]] == [1, 2, 3]
+    assert [row["name"] for row in grid["rows"]] == ["Real, held out", "untuned", "LoRA, rank 8"]
+    real, untuned, tuned = (row["cells"] for row in grid["rows"])
+    assert real[0]["alt"] == "real Nodule" and real[1]["alt"] == "real No Finding"
+    assert real[2] is None and tuned[2] is None  # no real image of that finding; not drawn
+    assert untuned[2] is not None and all(cell["url"].startswith("data:image/jpeg") for cell in untuned)
+
+
+@pytest.mark.parametrize("values, expected", [
+    ([(10, 8, 12), (20, 18, 22), (15, 13, 17)], ["best", "", ""]),
+    ([(10, 8, 14), (20, 18, 22), (15, 13, 17)], ["not separated", "", "not separated"]),
+    ([(10, None, None), (20, None, None)], ["", ""]),
+    ([(10, 8, 12)], [""]),
+    ([(10, 8, 12), (None, None, None)], ["", ""]),
+    ([(10, 8, 12), (None, None, None), (20, 18, 22)], ["best", "", ""]),
+])
+def test_the_best_is_named_only_where_intervals_tell(values, expected):
+    assert standings([score(*value) for value in values]) == expected
+
+
+def test_higher_is_better_the_other_way_round():
+    assert standings([score(*value, metric="vendi", direction="higher") for value in [(10, 8, 12), (20, 18, 22)]]) == ["", "best"]
+
+
+def test_unequal_numbers_are_not_compared_by_a_biased_metric():
+    few = {"n_fake": 10}
+    assert standings([score(10, 8, 12), score(20, 18, 22, **few)]) == ["", ""]
+    assert standings([score(10, 8, 12, metric="kid"), score(20, 18, 22, metric="kid", **few)]) == ["best", ""]
+    assert standings([score(10, 8, 12), score(20, 18, 22, extractor="other")]) == ["", ""]
+
+
+@pytest.mark.parametrize("value, half, text", [
+    (41.234, 3.1, "41.2"), (41.234, 31, "41"), (0.00123, 0.0004, "0.00123"), (0.5, None, "0.500"), (1234.5, None, "1234"),
+    (0, None, "0"), (1.5e-7, None, "1.50e−07"), (-0.0123, 0.01, "−0.012")])
+def test_figures_have_the_decimals_that_mean_something(value, half, text):
+    assert figure(value, half) == text
+
+
+def test_reports_that_cannot_be_told_apart_are_refused(tmp_path):
+    with pytest.raises(DataError, match="at least one arm"):
+        write_report(tmp_path, [], [])
+    with pytest.raises(DataError, match="'a'"):
+        write_report(tmp_path, [Arm("a", scores(1.0)), Arm("a", scores(2.0))], [])
+
+
+def test_scores_alone_make_a_page(tmp_path):
+    page = write_report(tmp_path, [Arm("alone", scores(12.0))], [])
+    assert not Links(page.read_text(encoding="utf-8")).open
+
+
+def test_losses_are_read_in_order_without_a_torn_line(folders, tmp_path):
+    assert read_losses(folders / "losses.jsonl")[:2] == [0.1, 0.05] and len(read_losses(folders / "losses.jsonl")) == 50
+    (tmp_path / "bad.jsonl").write_text('{"step": 1}\n{"step": 2, "loss": 0.1}\n')
+    with pytest.raises(DataError, match="line 1"):
+        read_losses(tmp_path / "bad.jsonl")
+
+
+def test_curves_keep_within_the_picture():
+    losses = [0.5 / (1 + i / 50) for i in range(1000)]
+    svg = loss_curve(losses, "a <b>", span([losses]))
+    assert "a &lt;b&gt;" in svg and svg.count("<polyline") == 2
+    points = [tuple(map(float, pair.split(","))) for line in re.findall(r'points="([^"]*)"', svg) for pair in line.split()]
+    assert len(points) < 1000 and all(0 <= x <= 420 and 0 <= y <= 220 for x, y in points)
+    falling = [y for x, y in points[-200:]]
+    assert falling[0] < falling[-1]  # a falling loss goes down the page
+    assert len(re.findall(r'text-anchor="end"', svg)) >= 2
+
+
+def test_smoothing_is_the_mean_about_each_value():
+    assert smooth([0, 0, 0, 6, 0, 0, 0], 3)[3] == pytest.approx(6 / 5)
+    assert smooth([2.0] * 9) == pytest.approx([2.0] * 9)
+    assert loss_curve([0.1, 0.1], "flat", span([[0.1, 0.1]]))

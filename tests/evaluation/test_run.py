@@ -1,0 +1,136 @@
+"""Evaluation from records to scores, by every metric, as a whole and by class."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from medtune.data.image_set import ImageSet
+from medtune.errors import DataError, UnknownName
+from medtune.evaluation.classifier import ClassifierOptions
+from medtune.evaluation.extractor import EXTRACTORS, Extractor, ExtractorFacts, make_extractor
+from medtune.evaluation.metric import METRICS, make_metric
+from medtune.evaluation.run import Scores, evaluate
+
+
+class Means(Extractor):
+    """Mean grey of the image's quarters."""
+
+    name, facts, Config, id = "means", ExtractorFacts("Means", "greys", "none", "nothing"), None, "means-1"
+    learned = frozenset()
+
+    @classmethod
+    def prepare(cls, config, records, folder=None, on_progress=None):
+        return cls()
+
+    def features(self, images):
+        return torch.nn.functional.adaptive_avg_pool2d(images.mean(1), 2).flatten(1)
+
+    def seen(self):
+        return self.learned
+
+
+def draw(folder, count, shift=0.0, seed=0, labels=("A", "B")):
+    image_set, generator = ImageSet(folder), torch.Generator().manual_seed(seed)
+    for index in range(count):
+        quarters = torch.rand((1, 1, 2, 2), generator=generator) * 0.4 + 0.3 + shift
+        image = torch.nn.functional.interpolate(quarters, (32, 32))[0].expand(3, -1, -1)
+        image_set.append(image, "x", (labels[index % len(labels)],), patient=f"{seed}-{index // 2}")
+    return image_set.records
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sets")
+    return draw(folder / "real", 40), draw(folder / "good", 40, seed=1), draw(folder / "dark", 40, -0.2, seed=2)
+
+
+def test_every_metric_by_default(sets, tmp_path):
+    real, good, dark = sets
+    calls = []
+    scores = evaluate(real, good, Means(), cache=tmp_path, on_progress=lambda *call: calls.append(call))
+    assert [score.metric for score in scores.scores] == list(METRICS)
+    assert calls[-1] == (80, 80) and [done for done, _ in calls] == sorted(done for done, _ in calls)
+    worse = evaluate(real, dark, Means(), ["frechet"])
+    assert worse.find("frechet").value > 5 * scores.find("frechet").value
+    assert worse.find("kid") is None and worse.find("frechet").extractor == "means-1"
+
+
+def test_metrics_take_options(sets):
+    score = evaluate(sets[0], sets[1], Means(), [make_metric("kid", least=41)]).find("kid")
+    assert score.value is None and "at least 41" in score.reason
+
+
+def test_by_class_with_reasons(sets, tmp_path):
+    real, *_ = sets
+    fake = draw(tmp_path / "fake", 24, labels=("A", "A", "C"))
+    scores = evaluate(real, fake, Means(), ["frechet"], per_class=True)
+    assert (scores.find("frechet", "A").n_real, scores.find("frechet", "A").n_fake) == (20, 16)
+    assert scores.find("frechet", "A").value is not None
+    assert scores.find("frechet", "B").reason.startswith("0 generated images")
+    assert scores.find("frechet", "C").reason.startswith("0 real images")
+    assert scores.find("frechet").label is None
+
+
+def test_what_a_reader_must_be_told(sets, tmp_path):
+    real, good, _ = sets
+    assert any("few" in notice for notice in evaluate(real, good, Means(), []).notices)
+    assert any("unequal" in notice for notice in evaluate(real, good[:30], Means(), []).notices)
+    assert any("same files" in notice for notice in evaluate(real, real, Means(), []).notices)
+    from medtune.data.image import hash_image
+
+    extractor = Means()
+    extractor.learned = frozenset({hash_image(real[0].image), hash_image(real[1].image)})
+    assert any("2 of 40 real images were used to train" in notice for notice in evaluate(real, good, extractor, []).notices)
+    extractor.learned = frozenset({hash_image(good[0].image)})
+    assert not any("used to train" in notice for notice in evaluate(real, good, extractor, []).notices)
+
+
+def test_scores_survive_their_file(sets, tmp_path):
+    scores = evaluate(sets[0], sets[1][:5], Means(), per_class=True)
+    scores.write(tmp_path / "scores.json")
+    assert Scores.read(tmp_path / "scores.json") == scores
+    assert json.loads((tmp_path / "scores.json").read_text())["scores"][0]["value"] is None  # null and its reason, never left out
+    (tmp_path / "other.json").write_text('{"scores": 3}')
+    with pytest.raises(DataError, match="evaluate again"):
+        Scores.read(tmp_path / "other.json")
+    with pytest.raises(DataError, match=r"nowhere\.json"):
+        Scores.read(tmp_path / "nowhere.json")
+
+
+def test_unknown_names_list_what_there_is(sets):
+    with pytest.raises(UnknownName, match="frechet"):
+        evaluate(sets[0], sets[1], Means(), ["fid"])
+    with pytest.raises(UnknownName, match="in-domain"):
+        make_extractor("inception")
+
+
+def test_one_image_alone_gives_reasons(sets):
+    scores = evaluate(sets[0][:1], sets[1][:1], Means())
+    assert all(score.value is None and score.reason for score in scores.scores)
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_extractors_keep_their_word(name, sets, tmp_path):
+    """Facts, a JSON description, one id for one request, finite float32 rows that do not depend on the batch."""
+    kind = EXTRACTORS[name]
+    assert kind.name == name and all(vars(kind.facts).values())
+    options = {"size": 32, "steps": 2, "batch": 4} if kind.Config is ClassifierOptions else {}
+    extractor = make_extractor(name, sets[0], tmp_path, **options)
+    assert make_extractor(name, sets[0], tmp_path, **options).id == extractor.id
+    images = torch.rand((3, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    values = extractor.features(images)
+    assert values.dtype == torch.float32 and values.shape[0] == 3 and values.isfinite().all()
+    assert torch.allclose(extractor.features(images[1:2]), values[1:2], atol=1e-4)
+    about = json.loads(json.dumps(extractor.about(), allow_nan=False))
+    assert about["id"] == extractor.id and about["title"]
+
+
+def test_the_in_domain_extractor_knows_what_it_learned_from(sets, tmp_path):
+    from medtune.data.image import hash_image
+
+    extractor = make_extractor("in-domain", sets[0], tmp_path, size=32, steps=2, batch=4)
+    about = extractor.about()
+    assert about["n_train"] + about["n_held_out"] == 40 and set(about["auroc"]) == {"A", "B"}
+    assert extractor.seen() < {hash_image(record.image) for record in sets[0]} and len(extractor.seen()) == about["n_train"]
