@@ -8,6 +8,32 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded: a test that tries must fail
+BASE = Path(__file__).resolve().parent.parent / "training" / "embedded" / "base.safetensors"
+
+
+def pytest_configure(config):
+    """Where the embedded base is not in the checkout, random weights of its architecture stand in, for every process that tests
+    start; what needs trained weights skips itself."""
+    if BASE.is_file() or os.environ.get("MEDTUNE_EMBEDDED_BASE"):
+        return
+    import tempfile
+
+    import torch
+    from medtune.training.embedded.architecture import build, to_ldm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    stand_in = Path(tempfile.mkdtemp(prefix="medtune-base-")) / "base.safetensors"
+    save_file(to_ldm(*build()), stand_in)
+    os.environ["MEDTUNE_EMBEDDED_BASE"] = str(stand_in)
+    import medtune.training.embedded as embedded
+
+    embedded.FILE = stand_in
+
+
+def pytest_report_header():
+    """Say so at the top when the tests run on random weights."""
+    return None if BASE.is_file() else f"WARNING: no embedded base at {BASE}: random weights stand in, and what needs trained ones skips"
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,0 +1,208 @@
+"""Pre-train the embedded base's U-Net and text encoder together on the captioned scenes of `scenes`.
+
+    python -m medtune.training.embedded.pretrain AUTOENCODER.safetensors LATENTS.safetensors OUT.safetensors --steps 1200
+    torchrun --nproc-per-node 2 -m medtune.training.embedded.pretrain ...      one thread a process: better on a busy machine
+
+The autoencoder encodes each scene once, into LATENTS (made first, and reused when it is there). The objective is epsilon MSE with
+min-SNR weights (Hang et al., ICCV 2023), a tenth of the captions dropped, and offset noise: a latent's mean leaks through the noisiest
+step, so that a U-Net trained without it reads the brightness there instead of making it from the prompt, and samples miss it.
+"""
+
+import argparse
+import copy
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, distributed, nn
+
+from . import autoencoder, scenes
+from .architecture import SCHEDULER, build, from_ldm, to_ldm
+
+OFFSET_NOISE = 0.1
+DROPPED_CAPTIONS = 0.1
+SNR_LIMIT = 5.0
+EMA_DECAY = 0.995
+SHIFT = 3
+
+
+def tokenize(captions: list[str]) -> Tensor:
+    """Token ids (N, 77) in CLIP's vocabulary, padded with the end token as SD1 does; longer captions are refused."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer = SimpleTokenizer()
+    rows = []
+    for caption in captions:
+        ids = tokenizer.encode(caption)
+        if len(ids) > 75:
+            raise ValueError(f"caption of {len(ids)} tokens, at most 75 are allowed: {caption!r}")
+        rows.append([49406, *ids, *[49407] * (76 - len(ids))])
+    return torch.tensor(rows)
+
+
+def encode_scenes(vae: nn.Module, seed: int, count: int, out: Path, minutes: float = math.inf) -> None:
+    """Write the latents (N, 4, 64, 64) and captions of `count` scenes, or of as many as the time allows."""
+    begun, latents, captions = time.monotonic(), [], []
+    while len(latents) < count and time.monotonic() - begun < 60 * minutes:
+        caption, image = scenes.sample(seed, len(latents))
+        captions.append(caption)
+        pixels = torch.from_numpy(image)[None] * 2 - 1
+        latents.append(autoencoder.encode(vae, pixels.contiguous(memory_format=torch.channels_last))[0])
+    stacked = torch.stack(latents).contiguous()
+    mean, deviation = autoencoder.statistics(stacked)
+    print(f"{len(latents)} scenes; latents' mean {mean.tolist()}, deviation {deviation.tolist()}", file=sys.stderr)
+    save_file({"latents": stacked}, out, metadata={"captions": json.dumps(captions)})
+
+
+def train(latents: Tensor, captions: list[str], vae: nn.Module, options: argparse.Namespace) -> None:
+    """Train, from scratch or from the weights in `options.resume`, with the rates beginning again.
+
+    Every 25 steps the averaged weights are written to `options.out` as a whole base in LDM layout.
+    """
+    torch.manual_seed(options.seed)
+    rank = distributed.get_rank() if distributed.is_initialized() else 0
+    generator = torch.Generator().manual_seed(options.seed + 1000 * rank)
+    unet, text_encoder, _ = build()
+    if options.resume:
+        for network, state in zip((unet, text_encoder), from_ldm(load_file(options.resume)), strict=False):
+            network.load_state_dict({key: value.float() for key, value in state.items()})
+    else:
+        start(unet, text_encoder)
+    model = nn.ModuleList([unet, text_encoder]).train()
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    optimisers = optimiser(unet, text_encoder)
+    tokens, nothing = tokenize(captions), tokenize([""])
+    log = options.out.with_suffix(f".{rank}.jsonl" if rank else ".jsonl").open("w", buffering=1)
+    begun, step, done, total = time.monotonic(), 0, 0.0, 0.0
+    while done < 1:
+        autoencoder.set_rate(optimisers, min(1, (step + 1) / 30) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * done)))
+        picked = torch.randint(len(latents), (options.batch,), generator=generator)
+        dropped = torch.rand(options.batch, 1, generator=generator) < DROPPED_CAPTIONS
+        states = text_encoder(torch.where(dropped, nothing, tokens[picked])).last_hidden_state
+        loss, plain = objective(unet, shifted(latents[picked], generator), states, generator)
+        loss.backward()
+        share_gradients(model)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for each in optimisers:
+            each.step()
+            each.zero_grad()
+        follow(average, model, min(EMA_DECAY, (1 + step) / (10 + step)))
+        total += loss.item()
+        log.write(json.dumps({"step": step, "loss": loss.item(), "mse": plain, "seconds": round(time.monotonic() - begun)}) + "\n")
+        step += 1
+        done = agreed(max(step / options.steps, (time.monotonic() - begun) / 60 / options.minutes))
+        if rank == 0 and (step % 25 == 0 or done >= 1):
+            save_file(to_ldm(*average, vae), options.out, metadata={"format": "pt"})
+            print(f"step {step} ({done:.0%}) mean loss {total / ((step - 1) % 25 + 1):.4f}", file=sys.stderr, flush=True)
+            total = 0.0
+
+
+def share_gradients(model: nn.Module) -> None:
+    """Average the gradients over the processes, where there are several."""
+    if distributed.is_initialized():
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        flat = torch.cat([each.flatten() for each in gradients])
+        distributed.all_reduce(flat)
+        flat /= distributed.get_world_size()
+        for each, mean in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
+            each.copy_(mean.view_as(each))
+
+
+def agreed(done: float) -> float:
+    """The first process's figure, for all."""
+    if not distributed.is_initialized():
+        return done
+    shared = torch.tensor([done], dtype=torch.float64)
+    distributed.broadcast(shared, 0)
+    return shared.item()
+
+
+def shifted(latents: Tensor, generator: torch.Generator) -> Tensor:
+    """Each of the latents (N, 4, h, w) moved by up to SHIFT places along both axes, its border repeated.
+
+    One place is 8 pixels, the encoder's stride, so that this is what the moved image would have; captions stay true.
+    """
+    side = latents.shape[-1]
+    wide = nn.functional.pad(latents, [SHIFT] * 4, mode="replicate")
+    corners = torch.randint(2 * SHIFT + 1, (len(latents), 2), generator=generator).tolist()
+    return torch.stack([each[:, top : top + side, left : left + side] for each, (top, left) in zip(wide, corners, strict=True)])
+
+
+def objective(unet: nn.Module, latents: Tensor, states: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
+    """The weighted loss, and the plain epsilon MSE, of latents (N, 4, h, w) given text states (N, 77, 64)."""
+    count = len(latents)
+    alpha = signal_share()
+    spread = (torch.arange(count) + torch.rand(count, generator=generator)) / count  # one time in each part of the schedule
+    times = (spread * len(alpha)).long().clamp(max=len(alpha) - 1)
+    noise = torch.randn(latents.shape, generator=generator)
+    noise = noise + OFFSET_NOISE * torch.randn(count, latents.shape[1], 1, 1, generator=generator)
+    share = alpha[times][:, None, None, None]
+    predicted = unet(share.sqrt() * latents + (1 - share).sqrt() * noise, times, states).sample
+    error = (predicted - noise).square().mean((1, 2, 3))
+    snr = alpha[times] / (1 - alpha[times])
+    return (error * snr.clamp(max=SNR_LIMIT) / snr).mean(), error.mean().item()
+
+
+def signal_share() -> Tensor:
+    """(1000,) the cumulated product of 1 - beta: the share of the signal's variance left at each step."""
+    low, high = SCHEDULER["beta_start"] ** 0.5, SCHEDULER["beta_end"] ** 0.5
+    return torch.cumprod(1 - torch.linspace(low, high, SCHEDULER["num_train_timesteps"]) ** 2, 0)
+
+
+def start(unet: nn.Module, text_encoder: nn.Module) -> None:
+    """Residual branches and the output begin at zero; token embeddings begin wide enough that untrained words, too, differ."""
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if any(part in name for part in (".conv2.", ".proj_out.", "conv_out.")):
+                parameter.zero_()
+        for name, parameter in text_encoder.named_parameters():
+            if name.endswith("token_embedding.weight"):
+                parameter.normal_(0, 0.1)
+
+
+def optimiser(unet: nn.Module, text_encoder: nn.Module) -> list[torch.optim.Optimizer]:
+    """AdamW, without decay."""
+    parameters = [*unet.parameters(), *text_encoder.parameters()]
+    return [torch.optim.AdamW(parameters, lr=1.2e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True)]
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the averaged weights towards the model's."""
+    for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
+        slow.lerp_(fast, 1 - decay)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("autoencoder", type=Path, help="what `autoencoder` wrote")
+    parser.add_argument("latents", type=Path, help="the scenes' latents: made when missing")
+    parser.add_argument("out", type=Path, help="the base to write, in LDM layout and float16; the log goes beside it")
+    parser.add_argument("--resume", type=Path, help="start from this base's U-Net and text encoder")
+    parser.add_argument("--scenes", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop training in about this time")
+    parser.add_argument("--encoding-minutes", type=float, default=math.inf, help="stop encoding scenes in about this time")
+    options = parser.parse_args()
+    if "WORLD_SIZE" in os.environ:  # started by torchrun
+        torch.set_num_threads(1)
+        distributed.init_process_group("gloo")
+    vae = autoencoder.load(options.autoencoder)
+    if not options.latents.exists():
+        encode_scenes(vae, options.seed, options.scenes, options.latents, options.encoding_minutes)
+    with safe_open(options.latents, "pt") as file:
+        latents, captions = file.get_tensor("latents"), json.loads(file.metadata()["captions"])
+    train(latents, captions, vae, options)
+
+
+if __name__ == "__main__":
+    main()
