@@ -1,0 +1,116 @@
+"""Run with a ComfyUI's Python, in its folder: facts of the nodes as ComfyUI sees them, written to FOLDER/inside.json."""
+
+# ruff: noqa: E402
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+sys.argv = [sys.argv[0], "--cpu", "--base-directory", str(folder)]
+sys.path.insert(0, os.getcwd())
+
+import comfy.options
+
+comfy.options.enable_args_parsing()
+import utils.install_util  # noqa: F401  (ComfyUI's own utils, before its nodes put another on the path)
+
+before = set(sys.modules)
+import medtune
+
+plain = sorted({name.split(".")[0] for name in set(sys.modules) - before} - {"medtune"})
+from server import PromptServer  # noqa: F401  (what a running ComfyUI has imported)
+
+before = set(sys.modules)
+extension = asyncio.run(medtune.comfy_entrypoint())
+heavy = [name for name in ("diffusers", "peft", "timm", "open_clip", "monai", "tensorboard", "pydicom", "accelerate")
+         if name in set(sys.modules) - before]
+
+import torch
+from medtune import nodes
+from medtune.config import fields
+from medtune.errors import MedTuneError
+from medtune.nodes import data, host, train, widgets
+from medtune.training.method import METHODS
+from medtune.training.options import TrainOptions
+
+
+def ids(found):
+    return sorted(node.GET_SCHEMA().node_id for node in found)
+
+
+def with_broken_node():
+    """The nodes that remain when one node's schema raises."""
+    kept = train.Options.define_schema
+    train.Options.define_schema = classmethod(lambda cls: 1 / 0)
+    try:
+        return ids(nodes.load())
+    finally:
+        train.Options.define_schema = kept
+
+
+def refused(action):
+    """What the error says, or None when there was none."""
+    try:
+        action()
+        return None
+    except MedTuneError as error:
+        return str(error)
+
+
+def widget_facts():
+    made = {one.id: {"type": str(one.get_io_type()), "optional": one.optional, **one.as_dict()}
+            for one in widgets.inputs(TrainOptions)}
+    return {"names": list(made), "declared": [name for name, *_ in fields(TrainOptions)], "steps": made["steps"], "lr": made["lr"],
+            "schedule": made["schedule"], "seed": {key: str(value) for key, value in made["seed"].items()}, "flips": made["flips"]}
+
+
+def paths():
+    roots = host.roots()
+    (roots["input"] / "here").mkdir(parents=True, exist_ok=True)
+    outside = folder / "outside"
+    outside.mkdir(exist_ok=True)
+    link = roots["input"] / "link"
+    if not link.exists():
+        link.symlink_to(outside)
+    return {"input": str(host.resolve("input/here")) == str(roots["input"] / "here"),
+            "datasets": str(host.resolve("datasets/x")) == str(roots["datasets"] / "x"),
+            "back": host.shown(host.resolve("output/medtune/sets")),
+            **{name: refused(lambda path=path: host.resolve(path)) for name, path in
+               {"climbs": "input/../../etc/passwd", "absolute": "/etc/passwd", "linked": "input/link", "empty": " ",
+                "unknown": "inputs/here"}.items()},
+            "name": refused(lambda: host.product_folder("sets", "../x")), "fine": refused(lambda: host.product_folder("sets", "x-1"))}
+
+
+def tensors():
+    images = torch.rand(2, 5, 7, 3)
+    with torch.inference_mode():
+        inside = host.to_library(torch.rand(1, 4, 4, 4))
+    return {"there": list(host.to_library(images).shape), "back": bool(torch.equal(host.to_comfy(host.to_library(images)), images)),
+            "grey": list(host.to_library(torch.rand(1, 4, 4, 1)).shape), "trainable": not inside.is_inference()}
+
+
+def sockets():
+    name = host.FileNameOutput("lora_name").io_type
+    from comfy_execution.validation import validate_node_input
+
+    return {kind: validate_node_input(name, wanted) for kind, wanted in
+            {"list": ["a.safetensors", "b.safetensors"], "combo": "COMBO", "string": "STRING", "int": "INT"}.items()}
+
+
+def read_options():
+    return {"fine": refused(lambda: widgets.read(TrainOptions, {"steps": 3})),
+            "choice": refused(lambda: widgets.read(TrainOptions, {"schedule": "cosin"})),
+            "bound": refused(lambda: widgets.read(TrainOptions, {"lr": -1.0}))}
+
+
+found = {
+    "plain": plain, "heavy": heavy, "nodes": ids(asyncio.run(extension.get_node_list())), "without": with_broken_node(),
+    "missing_module": ids(nodes.load(("data", "no_such_module"))), "data": ids(data.nodes()), "methods": list(METHODS),
+    "method_ids": [train.node_id(name) for name in METHODS], "widgets": widget_facts(), "paths": paths(), "tensors": tensors(),
+    "sockets": sockets(), "read": read_options(),
+    "inputs": {node.GET_SCHEMA().node_id: [one.id for one in node.GET_SCHEMA().inputs] for node in nodes.load()},
+}
+(folder / "inside.json").write_text(json.dumps(found, indent=1, default=str))
