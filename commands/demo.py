@@ -30,8 +30,8 @@ class DemoOptions:
     """How much the demonstration does."""
 
     methods: tuple[str, ...] = option(("full-unet", "lora"), "Methods to compare.", choices=tuple(SETTINGS))
-    images: int = option(72, "Phantoms to train on.", low=8, high=100_000)
-    held_out: int = option(48, "Phantoms to compare with, of other patients.", low=4, high=100_000)
+    images: int = option(120, "Phantoms in all.", low=24, high=100_000)
+    held_out: float = option(0.4, "Share of the patients that is only compared with.", low=0.1, high=0.9)
     steps: int = option(160, "Training steps of each method.", low=1, high=100_000)
     drawn: int = option(24, "Images drawn from each arm.", low=2, high=100_000)
     sampling_steps: int = option(20, "Sampling steps of each image.", low=1, high=1000)
@@ -62,7 +62,8 @@ def demo(out: Path, options: DemoOptions) -> tuple[Path, list]:
     from ..evaluation.extractor import EXTRACTORS
     from ..evaluation.report import Arm, write_report
 
-    fit, real = (select(read_records(phantoms(out, options)), split) for split in ("train", "test"))
+    records = read_records(phantoms(out, options))
+    fit, real = select(records, "train"), select(records, "test")
     folders = {"untuned": draw("untuned", out, fit, options)}
     for name in options.methods:
         folders[name] = draw(name, out, fit, options, adapter=tune(name, out, fit, options))
@@ -77,9 +78,8 @@ def phantoms(out: Path, options: DemoOptions) -> Path:
     from ..data.phantom import write_phantoms
 
     folder = out / "phantoms"
-    say(f"drawing {options.images + options.held_out} phantom radiographs")
-    write_phantoms(folder, options.images + options.held_out, seed=options.seed,
-                   splits={"train": options.images, "test": options.held_out})
+    say(f"drawing {options.images} phantom radiographs")
+    write_phantoms(folder, options.images, seed=options.seed, held_out=options.held_out)
     return folder
 
 

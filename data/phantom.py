@@ -107,21 +107,30 @@ def _mask(mask: np.ndarray, size: int) -> torch.Tensor:
 
 
 def write_phantoms(folder: str | Path, count: int, seed: int = 0, findings: Sequence[str | None] = (*FINDINGS, None), *,
-                   size: int = SIZE, images_per_patient: int = 2) -> ImageSet:
+                   size: int = SIZE, images_per_patient: int = 2, held_out: float = 0.0) -> ImageSet:
     """An image set of ``count`` phantoms, the given findings taking turns; it goes on where it was interrupted.
 
-    Each image is drawn from (seed, its number), so that a larger set begins with the smaller one's images.
+    Each image is drawn from (seed, its number), so that a larger set begins with the smaller one's images. With ``held_out``,
+    about that share of the patients make the split "test" and the others "train"; otherwise there is no split.
     """
     if count < 1 or images_per_patient < 1 or not findings:
         raise ConfigError(f"count is {count}, images_per_patient {images_per_patient}, findings {tuple(findings)}; "
                           "each needs at least one")
+    if not 0 <= held_out < 1:
+        raise ConfigError(f"held_out is {held_out}; it must be at least 0 and below 1")
     made_by = {"kind": "phantoms", "seed": seed, "findings": [finding or NORMAL for finding in findings], "size": size,
-               "images_per_patient": images_per_patient}
+               "images_per_patient": images_per_patient, **({"held_out": held_out} if held_out else {})}
     images = ImageSet(folder)
     images.claim(made_by)
     for index in range(len(images.records), count):
-        made = phantom(seed * 1_000_003 + index, findings[index % len(findings)], size,
-                       patient=seed * 1_000_003 + index // images_per_patient)
+        number = index // images_per_patient
+        made = phantom(seed * 1_000_003 + index, findings[index % len(findings)], size, patient=seed * 1_000_003 + number)
         images.append(made.image, made.caption, made.labels, patient=made.patient, mask=made.mask if made.boxes else None,
-                      boxes=made.boxes, seed=seed * 1_000_003 + index, places=list(made.places))
+                      boxes=made.boxes, seed=seed * 1_000_003 + index, places=list(made.places),
+                      split=_split(number, held_out) if held_out else None)
     return images
+
+
+def _split(number: int, held_out: float) -> str:
+    """The part of a patient by number: multiples of the golden ratio spread evenly, whatever the count of patients."""
+    return "test" if (number + 1) * 0.6180339887498949 % 1 < held_out else "train"

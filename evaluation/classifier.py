@@ -33,12 +33,12 @@ COMMON_SIZE = 512  # every image is brought to this side first, then to the netw
 class ClassifierOptions:
     """How the classifier is built and trained."""
 
-    network: str = option("mobilenetv3_small_050", "A network of timm by name; it starts from random weights.")
-    size: int = option(224, "Side of its input in pixels.", low=32, high=1024, step=32)
+    network: str = option("test_resnet", "A network of timm by name; it starts from random weights.")
+    size: int = option(128, "Side of its input in pixels.", low=32, high=1024, step=32)
     colour: bool = option(False, "Look at colour; off for radiographs.")
-    steps: int = option(240, "Training steps.", low=1, high=1_000_000)
+    steps: int = option(300, "Training steps.", low=1, high=1_000_000)
     batch: int = option(16, "Images a step.", low=2, high=1024)
-    lr: float = option(2e-3, "Highest learning rate of the one-cycle schedule.", above=0, high=1, step=1e-4)
+    lr: float = option(4e-3, "Highest learning rate of the one-cycle schedule.", above=0, high=1, step=1e-4)
     fit: str = option("crop", "How images that are not square are brought to a square.", choices=("crop", "pad"))
     mirror: bool = option(True, "Show mirrored images too; off where the side is part of a label.")
     seed: int = option(0, "Seed of weights and order.", low=0, high=2**63 - 1)

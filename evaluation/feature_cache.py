@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import MedTuneError
+
 
 class FeatureCache:
     """Vectors by image hash. ``folder`` None keeps nothing. An entry or a file that is damaged counts as not there.
@@ -46,13 +48,25 @@ class FeatureCache:
         return found
 
     def put(self, vectors: dict[str, np.ndarray]) -> None:
-        """Keep these vectors, all or none of them."""
+        """Keep these vectors, all or none of them. Raises MedTuneError when they cannot be written."""
         if self.connection is None:
             return
         blobs = [(digest, vector.astype("<f4").tobytes()) for digest, vector in vectors.items()]
+        rows = [(digest, blob, zlib.crc32(blob)) for digest, blob in blobs]
+        try:
+            self._insert(rows)
+        except sqlite3.OperationalError as error:
+            raise self._refusal(error) from error
+        except sqlite3.DatabaseError:  # damaged inside: begin anew
+            self._renew()
+            self._insert(rows)
+
+    def _insert(self, rows: list[tuple[str, bytes, int]]) -> None:
         with self.connection:
-            self.connection.executemany("INSERT OR REPLACE INTO features VALUES (?, ?, ?)",
-                                        [(digest, blob, zlib.crc32(blob)) for digest, blob in blobs])
+            self.connection.executemany("INSERT OR REPLACE INTO features VALUES (?, ?, ?)", rows)
+
+    def _refusal(self, error: sqlite3.Error) -> MedTuneError:
+        return MedTuneError(f"cannot keep features in {self.path}: {error}. Free some space or choose another folder for the cache.")
 
     def _open(self) -> sqlite3.Connection:
         for _ in range(2):
@@ -61,13 +75,13 @@ class FeatureCache:
                 with connection:
                     connection.execute("CREATE TABLE IF NOT EXISTS features (image TEXT PRIMARY KEY, vector BLOB, checksum INTEGER)")
                 return connection
-            except sqlite3.OperationalError:  # locked, read-only, no room: not for us to delete
+            except sqlite3.OperationalError as error:  # locked, read-only, no room: not for us to delete
                 connection.close()
-                raise
+                raise self._refusal(error) from error
             except sqlite3.DatabaseError:  # no SQLite file
                 connection.close()
                 self.path.unlink()
-        raise sqlite3.DatabaseError(f"cannot open {self.path}")
+        raise self._refusal(sqlite3.DatabaseError("it is damaged again as soon as it is made"))
 
     def _renew(self) -> None:
         self.connection.close()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..files import hash_file
 from . import host
 from .host import ADAPTER, LORA_MODEL, io
 
@@ -37,23 +35,14 @@ class TrainedAdapter:
 
     def made_by(self, strength: float = 1.0) -> dict[str, Any]:
         """What an image set made with it writes down."""
-        header = self.read().header
-        facts = {key.removeprefix("medtune."): _value(text) for key, text in header.items() if key.startswith("medtune.")}
-        return {**facts, "file": self.name, "hash": header.get("modelspec.hash_sha256") or hash_file(self.path), "strength": strength,
-                "losses": str(self.run / "losses.jsonl") if self.run else None}
+        losses = {"losses": str(self.run / "losses.jsonl")} if self.run else {}
+        return {**self.read().info(), "file": self.name, "strength": strength, **losses}
 
     def notice(self) -> str | None:
         """What every report made with it must say, where it was trained on the embedded base."""
         from ..training.base import NOTICE
 
         return NOTICE if "embedded" in self.read().header.get("modelspec.architecture", "") else None
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 class LoadAdapter(io.ComfyNode):

@@ -14,7 +14,7 @@ from ..evaluation.extractor import EXTRACTORS, Extractor
 from ..evaluation.metric import METRICS
 from ..files import cache_folder
 from . import host
-from .host import EXTRACTOR, RECORDS, SCORES, io
+from .host import EXTRACTOR, FEATURES, RECORDS, RECORDS_OR_FEATURES, SCORES, io
 from .widgets import inputs, read
 
 CATEGORY = "MedTune/evaluate"
@@ -60,8 +60,39 @@ def node_id(name: str) -> str:
     return "MedTuneExtractor" + "".join(part.capitalize() for part in name.replace("_", "-").split("-"))
 
 
+class Extract(io.ComfyNode):
+    """Records -> features."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MedTuneExtract", display_name="Extract Features", category=CATEGORY,
+            description="Features of a data set's images, each computed once and kept. Evaluate does this itself, too.",
+            inputs=[RECORDS.Input("records"), EXTRACTOR.Input("extractor")],
+            outputs=[FEATURES.Output("features", display_name="features"), io.String.Output("summary", display_name="summary")],
+            hidden=[io.Hidden.unique_id])
+
+    @classmethod
+    def execute(cls, records, extractor):
+        features = _features(records, extractor, host.Progress(cls, len(records)))
+        return io.NodeOutput(features, f"{len(features)} images, {features.values.shape[1]} values each, by {features.extractor_id}")
+
+
+def _features(given: Any, extractor: Any, progress: host.Progress) -> Any:
+    """Features as they came, or those of records."""
+    from ..evaluation.features import Features, extract
+
+    if isinstance(given, Features):
+        return given
+    if extractor is None:
+        raise ConfigError("records were given without an extractor; link one, or features")
+    with host.computing():
+        return extract(given, extractor, cache_folder() / "features",
+                       on_progress=lambda done, total: progress(done, total, f"features of {done} of {total} images"))
+
+
 class Evaluate(io.ComfyNode):
-    """Real and generated records -> scores."""
+    """Real and generated records, or their features -> scores."""
 
     @classmethod
     def define_schema(cls):
@@ -73,8 +104,10 @@ class Evaluate(io.ComfyNode):
         return io.Schema(
             node_id="MedTuneEvaluate", display_name="Evaluate", category=CATEGORY, is_output_node=True,
             description="Scores generated images against real ones that were not trained on.",
-            inputs=[RECORDS.Input("real", tooltip="Held-out real images."), RECORDS.Input("fake", tooltip="Generated images."),
-                    EXTRACTOR.Input("extractor", tooltip="The feature space; the same one for all that is compared."),
+            inputs=[RECORDS_OR_FEATURES.Input("real", tooltip="Held-out real images, or their features."),
+                    RECORDS_OR_FEATURES.Input("fake", tooltip="Generated images, or their features."),
+                    EXTRACTOR.Input("extractor", optional=True, tooltip="The feature space; the same one for all that is compared. "
+                                    "Features bring their own."),
                     io.String.Input("name", default="tuned", tooltip="What the generated images are called in a report."),
                     io.Combo.Input("figure", options=list(METRICS), default="frechet", tooltip="The metric of the output number."),
                     io.Boolean.Input("per_class", default=False, optional=True, tooltip="Scores for each label, too."),
@@ -84,8 +117,9 @@ class Evaluate(io.ComfyNode):
             hidden=[io.Hidden.unique_id])
 
     @classmethod
-    def execute(cls, *, real, fake, extractor, name, figure="frechet", per_class=False, **chosen):
-        from ..evaluation.run import evaluate
+    def execute(cls, *, real, fake, name, extractor=None, figure="frechet", per_class=False, **chosen):
+        from ..evaluation.metric import make_metric
+        from ..evaluation.run import score
 
         if figure not in METRICS:
             raise UnknownName("metric", figure, METRICS)
@@ -93,13 +127,12 @@ class Evaluate(io.ComfyNode):
         if figure not in metrics:
             raise ConfigError(f"figure is {figure!r}, which is switched off; it must be one of: {', '.join(metrics) or 'none'}")
         progress = host.Progress(cls, len(real) + len(fake))
-        with host.computing():
-            scores = evaluate(real, fake, extractor, metrics, cache=cache_folder() / "features", per_class=per_class,
-                              on_progress=lambda done, total: progress(done, total, f"features of {done} of {total} images"))
+        real, fake = (_features(given, extractor, progress) for given in (real, fake))
+        scores = score(real, fake, [make_metric(metric) for metric in metrics], per_class)
         value = scores.find(figure).value
         progress.say(f"{figure}: {'cannot be had, ' + scores.find(figure).reason if value is None else format(value, '.4g')}")
         text = json.dumps({"name": name, **scores.to_json()}, indent=1, allow_nan=False)
-        return io.NodeOutput(ScoredSet(name, scores, fake), text, math.nan if value is None else float(value),
+        return io.NodeOutput(ScoredSet(name, scores, fake.records), text, math.nan if value is None else float(value),
                              ui={"medtune": [{"table": {"columns": COLUMNS, "rows": rows(scores)}, "notices": list(scores.notices)}],
                                  "scores": [text]})
 
@@ -112,4 +145,4 @@ def rows(scores: Any) -> list[list[Any]]:
 
 def nodes() -> list[type]:
     """The nodes of this file: one per extractor, then the rest."""
-    return [*(extractor_node(name, extractor) for name, extractor in EXTRACTORS.items()), Evaluate]
+    return [*(extractor_node(name, extractor) for name, extractor in EXTRACTORS.items()), Extract, Evaluate]

@@ -38,6 +38,8 @@ TRAIN_OPTIONS = io.Custom("MEDTUNE_TRAIN_OPTIONS")
 SAMPLE_OPTIONS = io.Custom("MEDTUNE_SAMPLE_OPTIONS")
 ADAPTER = io.Custom("MEDTUNE_ADAPTER")
 EXTRACTOR = io.Custom("MEDTUNE_EXTRACTOR")
+FEATURES = io.Custom("MEDTUNE_FEATURES")
+RECORDS_OR_FEATURES = io.Custom("MEDTUNE_RECORDS,MEDTUNE_FEATURES")
 SCORES = io.Custom("MEDTUNE_SCORES")
 LORA_MODEL = io.Custom("LORA_MODEL")
 LOSS_MAP = io.Custom("LOSS_MAP")
@@ -47,7 +49,7 @@ class _FileName(str):
     """A socket type that also fits a stock loader's list of files, whose entries did not include this one at the start."""
 
     def __ne__(self, other: object) -> bool:
-        return not isinstance(other, list) and str.__ne__(self, other)
+        return not isinstance(other, list) and other != "*" and str.__ne__(self, other)
 
     __hash__ = str.__hash__
 

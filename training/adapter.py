@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError, listing
-from ..files import whole
+from ..files import hash_file, whole
 from .apply import apply_adapter
 from .file_kind import describe, read_header
 from .header import make_header
@@ -30,10 +30,25 @@ class Adapter:
     tensors: dict[str, Tensor]
     header: dict[str, str]
     name: str = "adapter"
+    path: Path | None = None
+
+    def info(self) -> dict[str, Any]:
+        """What an image set drawn with it writes down, as JSON values: its hash, and what the header says made it."""
+        facts = {key.removeprefix("medtune."): _value(text) for key, text in self.header.items() if key.startswith("medtune.")}
+        losses = self.path.with_name("losses.jsonl") if self.path else None
+        digest = self.header.get("modelspec.hash_sha256") or (hash_file(self.path) if self.path else "")
+        return {**facts, "file": self.name, "hash": digest, "losses": str(losses) if losses and losses.is_file() else None}
 
     def config(self) -> dict[str, Any] | None:
         """The settings of the method that made it, or None where the file does not say."""
         return json.loads(self.header["medtune.config"]) if "medtune.config" in self.header else None
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def write_adapter(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Path:
@@ -88,4 +103,4 @@ def read_adapter(path: str | Path) -> Adapter:
     broken = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
     if broken:
         raise ModelError(f"{path} has NaN or infinite values in {listing(broken)}. It was spoiled in training: train it again.")
-    return Adapter(tensors, head.metadata, path.name)
+    return Adapter(tensors, head.metadata, path.name, path)

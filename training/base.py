@@ -125,7 +125,7 @@ class Base:
         """
         text_encoder = self._need("text_encoder")
         ids, _ = self.tokens(prompts)
-        return text_encoder(ids.to(self.device)).last_hidden_state
+        return text_encoder(ids.to(text_encoder.device)).last_hidden_state
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation (N, 4, H/8, W/8) of the latents of images (N, 3, H, W) in [0, 1], in the U-Net's scale.
@@ -135,7 +135,7 @@ class Base:
         vae = self._need("vae")
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % 8 or images.shape[3] % 8:
             raise ConfigError(f"images are {tuple(images.shape)}; they must be (N, 3, H, W) with H and W multiples of 8")
-        encoded = vae.encode(images.to(self.device, self.dtype) * 2 - 1)
+        encoded = vae.encode(images.to(vae.device, vae.dtype) * 2 - 1)
         if hasattr(encoded, "latents"):
             mean = encoded.latents.float()
             deviation = torch.zeros_like(mean)
@@ -154,8 +154,9 @@ class Base:
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] of latents (N, 4, h, w) in the U-Net's scale."""
-        raw = latents.to(self.device, self.dtype) / self._source.scale - self._source.shift
-        return (self._need("vae").decode(raw).sample.float() / 2 + 0.5).clamp(0, 1)
+        vae = self._need("vae")
+        raw = latents.float() / self._source.scale - self._source.shift
+        return (vae.decode(raw.to(vae.device, vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
 
     def _need(self, part: str) -> nn.Module:
         network = getattr(self, part)

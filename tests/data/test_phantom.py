@@ -139,3 +139,13 @@ def test_drawing_is_quick():
             phantom(seed, FINDINGS[seed])
         rates.append(4 / (time.process_time() - start))
     assert max(rates) > 7
+
+
+def test_held_out_patients_make_a_split_that_a_larger_set_keeps(tmp_path):
+    small = write_phantoms(tmp_path / "a", 20, size=32, held_out=0.4).records
+    large = write_phantoms(tmp_path / "b", 120, size=32, held_out=0.4).records
+    assert [record.split for record in small] == [record.split for record in large[:20]]
+    sides = {split: {record.patient for record in large if record.split == split} for split in ("train", "test")}
+    assert not sides["train"] & sides["test"] and 0.35 < len(sides["test"]) / 60 < 0.45
+    for label in (*FINDINGS, "No Finding"):
+        assert 5 <= sum(label in record.labels for record in large if record.split == "test") <= 11, label

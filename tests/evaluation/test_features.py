@@ -98,7 +98,8 @@ def test_a_damaged_entry_is_made_again(records, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"no database at all" * 50, lambda data: data[: len(data) // 2], lambda data: b"",
-                                    lambda data: data[:2000] + b"\xff" * (len(data) - 2000)])
+                                    lambda data: data[:2000] + b"\xff" * (len(data) - 2000),
+                                    lambda data: data[:4096] + b"\xff" * (len(data) - 4096)])
 def test_a_damaged_file_is_made_again(records, tmp_path, damage):
     good = extract(records, Patches(), tmp_path).values
     path = database(tmp_path)
@@ -106,6 +107,30 @@ def test_a_damaged_file_is_made_again(records, tmp_path, damage):
     assert np.array_equal(extract(records, Patches(), tmp_path).values, good)
     extractor = Patches()
     assert np.array_equal(extract(records, extractor, tmp_path).values, good) and extractor.seen_images == 0
+
+
+def test_a_damaged_file_takes_new_images(records, tmp_path):
+    extract(records[:5], Patches(), tmp_path)
+    path = database(tmp_path)
+    pages = path.read_bytes()
+    path.write_bytes(pages[:4096] + b"\xff" * 4096 + pages[8192:])  # the table itself; the index is whole
+    assert extract(records[5:], Patches(), tmp_path).values.shape == (1, 4)
+
+
+def test_a_full_disk_is_said(records, tmp_path):
+    code = ("import resource, sys; sys.path.insert(0, sys.argv[1]); from test_features import Patches; "
+            "from medtune.data.image_set import ImageSet; from medtune.evaluation.features import extract; "
+            "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); extract(ImageSet(sys.argv[2]).records, Patches(), sys.argv[3])")
+    done = run_python(code, records[0].image.parent, tmp_path / "cache")
+    assert done.returncode == 1 and "MedTuneError: cannot keep features" in done.stderr and "Free some space" in done.stderr
+    assert np.array_equal(extract(records, Patches(), tmp_path / "cache").values, extract(records, Patches()).values)
+
+
+def run_python(code, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(Path(sys.modules["medtune"].__path__[0]).parent)}
+    return subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), *map(str, arguments)], env=environment,
+                          capture_output=True, text=True, check=False)
 
 
 KILLED = """
@@ -122,9 +147,7 @@ extract(ImageSet(sys.argv[2]).records, Patches(), sys.argv[3], batch=2, on_progr
 
 
 def test_kill_during_extraction_keeps_what_was_done(records, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(sys.modules["medtune"].__path__[0]).parent)}
-    done = subprocess.run([sys.executable, "-c", KILLED, str(Path(__file__).parent), str(records[0].image.parent), str(tmp_path)],
-                          env=environment, capture_output=True, text=True, check=False)
+    done = run_python(KILLED, records[0].image.parent, tmp_path)
     assert done.returncode == -signal.SIGKILL, done.stderr
     extractor = Patches()
     found = extract(records, extractor, tmp_path)

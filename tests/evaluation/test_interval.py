@@ -20,7 +20,7 @@ def test_patients_stay_in_one_group_and_groups_are_even():
 
 def test_groups_do_not_follow_the_order_of_the_images():
     """Images whose classes take turns: a group must not hold one class alone."""
-    groups = assign_groups([str(i) for i in range(120)], 20)
+    groups = assign_groups([f"{i:03d}" for i in range(120)], 20)
     classes = np.arange(120) % 20
     assert all(len(set(classes[groups == group])) > 2 for group in range(20))
 

@@ -97,7 +97,7 @@ def sockets():
     from comfy_execution.validation import validate_node_input
 
     return {kind: validate_node_input(name, wanted) for kind, wanted in
-            {"list": ["a.safetensors", "b.safetensors"], "combo": "COMBO", "string": "STRING", "int": "INT"}.items()}
+            {"list": ["a.safetensors", "b.safetensors"], "combo": "COMBO", "string": "STRING", "any": "*", "int": "INT"}.items()}
 
 
 def read_options():

@@ -74,4 +74,4 @@ def test_images_change_their_layout_and_come_out_of_inference_mode(facts):
 
 
 def test_an_adapters_name_can_be_linked_into_a_stock_loader(facts):
-    assert facts["sockets"] == {"list": True, "combo": True, "string": True, "int": False}
+    assert facts["sockets"] == {"list": True, "combo": True, "string": True, "any": True, "int": False}

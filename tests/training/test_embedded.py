@@ -74,7 +74,7 @@ def unseen_images(count: int, size: int) -> torch.Tensor:
 
 @torch.inference_mode()
 def test_autoencoder_reconstructs_unseen_images_from_latents_near_unit_variance(networks):
-    images = unseen_images(16, 256)
+    images = unseen_images(8, 256)
     latents = autoencoder.encode(networks[2], images)
     error = (check.decode(networks, latents) - (images / 2 + 0.5)).square().mean((1, 2, 3))
     psnr = float((-10 * error.log10()).mean())

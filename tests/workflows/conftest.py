@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
-from pathlib import Path
 
 import pytest
 from medtune.workflows import server
@@ -14,15 +12,12 @@ SAY = "NO COMFYUI FOUND: set COMFYUI_PATH to one or more (separated by colons) t
 
 
 @pytest.fixture(scope="session", params=FOUND or [None], ids=[server.version(folder) for folder in FOUND] or ["none"])
-def comfyui(request, tmp_path_factory, base_file):
-    """(client, folder) of a running server with this pack and the embedded base."""
+def comfyui(request, tmp_path_factory):
+    """(client, folder) of a running server with this pack, which brings the embedded base."""
     if request.param is None:
         warnings.warn(SAY, stacklevel=1)
         pytest.skip(SAY)
     server.install_requirements(request.param)
     folder = server.prepare(tmp_path_factory.mktemp("comfyui"))
-    packaged = server.PACK / "training" / "embedded" / "base.safetensors"
-    if Path(base_file) != packaged:  # the pack lists its own base itself
-        shutil.copy(base_file, folder / "models" / "checkpoints" / "base.safetensors")
     with server.serve(request.param, folder, "--cpu", environment={"MEDTUNE_CACHE": str(folder / "cache")}) as client:
         yield client, folder

@@ -79,7 +79,8 @@ def test_cores_encoded_data_set_trains(comfyui):
                                          "texts": ["text", 0]}),
         text=("PrimitiveString", {"value": "Chest X-ray showing Nodule"}),
         train=("MedTuneTrainLatents", {"model": ["base", 0], "clip": ["base", 1], "vae": ["base", 2], "latents": ["encoded", 0],
-                                       "positive": ["encoded", 1], "method": ["method", 0], "options": ["options", 0], "name": "encoded"}))
+                                       "positive": ["encoded", 1], "method": ["method", 0], "options": ["options", 0],
+                                       "name": "encoded"}))
     outputs, said = run(client, workflow)
     assert outputs["show"]["text"][0].startswith("encoded-bitfit-")
     assert any("step 2 of 2" in text for text in said)

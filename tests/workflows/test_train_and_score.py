@@ -98,7 +98,7 @@ def test_the_report_is_shown_in_the_node(comfyui, result):
 
 def test_the_same_training_is_found_finished(comfyui, result):
     client, folder = comfyui
-    workflow = {node: entry for node, entry in quick().items() if node in "123456"}
+    workflow = {node: entry for node, entry in quick().items() if node in list("123456")}
     def adapters():
         return {path: path.stat().st_mtime_ns for path in (folder / "output" / "medtune" / "runs").glob("*/adapter.safetensors")}
 
