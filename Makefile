@@ -12,7 +12,7 @@ demo: $(READY)
 	$(BIN)/medtune demo --out $(RESULT)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -2,6 +2,10 @@
 
 It is for features, not for diagnosis: its last layer before the findings is the in-domain feature space. It is trained on the CPU
 with its own seed, so that the same data give the same weights on the same machine, and kept by content: (records, options).
+
+The network was chosen by mean AUROC on 300 phantoms of other patients, after a minute of one slow core on 160 phantoms: test_resnet at
+128 px .89 (96 features; on 72 phantoms .87), at 160 px .88 in 81 s, a narrow resnet10t at 224 px .77, resnet10t at 112 px .72,
+mobilenetv3_small_050 at 224 px .69.
 """
 
 from __future__ import annotations

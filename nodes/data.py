@@ -84,16 +84,9 @@ class Phantoms(io.ComfyNode):
             hidden=[io.Hidden.unique_id])
 
     @classmethod
-    def fingerprint_inputs(cls, seed=None, size=None, images_per_patient=None, **_):
-        return None if None in (seed, size, images_per_patient) else _state(cls.folder(seed, size, images_per_patient))
-
-    @staticmethod
-    def folder(seed: int, size: int, images_per_patient: int) -> Path:
-        return host.product_folder("phantoms", f"seed{seed}-{size}px-{images_per_patient}")
-
-    @classmethod
     def execute(cls, count, seed, size, images_per_patient):
-        folder, progress = cls.folder(seed, size, images_per_patient), host.Progress(cls, count)
+        folder = host.product_folder("phantoms", f"seed{seed}-{size}px-{images_per_patient}")
+        progress = host.Progress(cls, count)
         for done in range(0, count, 10):  # a larger set begins with the smaller one's images
             progress(done, count, f"{done} of {count} images")
             write_phantoms(folder, min(done + 10, count), seed=seed, size=size, images_per_patient=images_per_patient)

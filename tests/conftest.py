@@ -14,6 +14,11 @@ BASE = Path(__file__).resolve().parent.parent / "training" / "embedded" / "base.
 def pytest_configure(config):
     """Where the embedded base is not in the checkout, random weights of its architecture stand in, for every process that tests
     start; what needs trained weights skips itself."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # two processes on two cores: more threads would only wait for each other
+        os.environ["OMP_NUM_THREADS"] = "1"
+        import torch
+
+        torch.set_num_threads(1)
     if BASE.is_file() or os.environ.get("MEDTUNE_EMBEDDED_BASE"):
         return
     import tempfile
@@ -26,7 +31,7 @@ def pytest_configure(config):
     stand_in = Path(tempfile.mkdtemp(prefix="medtune-base-")) / "base.safetensors"
     save_file(to_ldm(*build()), stand_in)
     os.environ["MEDTUNE_EMBEDDED_BASE"] = str(stand_in)
-    import medtune.training.embedded as embedded
+    from medtune.training import embedded
 
     embedded.FILE = stand_in
 

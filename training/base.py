@@ -33,7 +33,7 @@ def load_base(ref: str | Path, device: str | torch.device = "cpu", dtype: torch.
         Missing: there is no such file.
         ModelError: the file is not a base, saying what it is, or lacks tensors, naming each.
     """
-    path = embedded.FILE if str(ref) == EMBEDDED else Path(ref)
+    path = embedded.FILE if str(ref) == EMBEDDED else Path(ref).expanduser()
     if not path.exists():
         hint = "The package is incomplete: install it again." if str(ref) == EMBEDDED else (
             f"Give {EMBEDDED!r}, the path of a .safetensors checkpoint, or a diffusers folder.")

@@ -17,7 +17,10 @@ from ..metric import METRICS, Estimate, Metric, MetricFacts
 
 @METRICS.register("kid")
 class KID(Metric):
-    """Unbiased, so that it can be compared between numbers of images; it can be negative when the sets hardly differ."""
+    """Unbiased, so that it can be compared between numbers of images; it can be negative when the sets hardly differ.
+
+    The cubic kernel grows with the sixth power of the features' scale: images far from anything the extractor knows give huge figures.
+    """
 
     name = "kid"
     facts = MetricFacts(

@@ -99,8 +99,8 @@ def test_text_from_outside_is_shown_not_run(written):
 
 def test_figures_intervals_counts_reasons_and_directions_are_shown(written):
     page, _ = written
-    for text in ("40.0", "<small>35.0 to 45.0</small>", "40 % of untuned", "N 20 real, 20 generated", "3 generated images; at least 8 are needed",
-                 "↓", "lower is better", "higher is better", "Nodule 0.91, Rare undefined", "in-domain-x-1234",
+    for text in ("40.0", "<small>35.0 to 45.0</small>", "40 % of untuned", "N 20 real, 20 generated", "↓", "lower is better",
+                 "3 generated images; at least 8 are needed", "higher is better", "Nodule 0.91, Rare undefined", "in-domain-x-1234",
                  "Made with the embedded base.", "few images", "real against real", "50 steps"):
         assert text in page, text
     assert page.count("Made with the embedded base.</li>") == 1  # said once, at the top

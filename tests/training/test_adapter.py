@@ -6,10 +6,6 @@ import json
 
 import pytest
 import torch
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-
 from medtune import files
 from medtune.errors import MedTuneError, Missing, ModelError
 from medtune.training.adapter import Adapter, apply_adapter, make_header, read_adapter, write_adapter
@@ -17,6 +13,9 @@ from medtune.training.base import base_from_tensors
 from medtune.training.embedded import architecture as small
 from medtune.training.keys import UNET_PREFIX
 from medtune.training.method import METHODS
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +23,10 @@ def weights():
     """U-Net and text encoder in LDM names, with random weights."""
     torch.manual_seed(0)
     tensors = small.to_ldm(*small.build())
-    return ({key.removeprefix(UNET_PREFIX): value for key, value in tensors.items() if key.startswith(UNET_PREFIX)},
-            {"text_model." + key.removeprefix(small.TEXT_PREFIX): value for key, value in tensors.items() if key.startswith(small.TEXT_PREFIX)})
+    unet = {key.removeprefix(UNET_PREFIX): value for key, value in tensors.items() if key.startswith(UNET_PREFIX)}
+    text = {key.removeprefix("cond_stage_model.transformer."): value for key, value in tensors.items()
+            if key.startswith(small.TEXT_PREFIX)}
+    return unet, text
 
 
 @pytest.fixture
@@ -45,7 +46,8 @@ def test_the_header(base, header):
     assert header["modelspec.resolution"] == "512x512"
     assert datetime.datetime.fromisoformat(header["modelspec.date"].replace("Z", "+00:00")).tzinfo
     assert header["modelspec.thumbnail"].startswith("data:image/jpeg;base64,/9j/")
-    assert (header["ss_network_dim"], header["ss_network_alpha"], header["ss_steps"], header["ss_max_train_steps"]) == ("8", "16.0", "20", "40")
+    assert (header["ss_network_dim"], header["ss_network_alpha"]) == ("8", "16.0")
+    assert (header["ss_steps"], header["ss_max_train_steps"]) == ("20", "40")
     assert (header["ss_num_train_images"], header["ss_learning_rate"], header["ss_seed"]) == ("24", "0.0001", "5")
     assert header["ss_new_sd_model_hash"] == header["medtune.base_hash"] == base.hash
     assert json.loads(header["medtune.config"]) == {"rank": 8, "alpha": 16.0, "targets": "attention", "dropout": 0.0}
@@ -55,7 +57,8 @@ def test_the_header(base, header):
 
 
 def test_write_and_read(base, header, tmp_path):
-    tensors = {"lora_unet_conv_in.lora_down.weight": torch.randn(2, 4, 3, 3), "lora_unet_conv_in.lora_up.weight": torch.randn(32, 2, 1, 1),
+    tensors = {"lora_unet_conv_in.lora_down.weight": torch.randn(2, 4, 3, 3),
+               "lora_unet_conv_in.lora_up.weight": torch.randn(32, 2, 1, 1),
                "lora_unet_conv_in.alpha": torch.tensor(2.0)}
     path = write_adapter(tmp_path / "new" / "a.safetensors", tensors, header)
     adapter = read_adapter(path)
@@ -126,7 +129,8 @@ def test_a_low_rank_update(base):
                                  f"lora_unet_{name.replace('.', '_')}.lora_down.weight": down,
                                  f"lora_unet_{name.replace('.', '_')}.alpha": torch.tensor(4.0)}, {}), strength=0.5)
     torch.testing.assert_close(base.unet.get_parameter(f"{name}.weight"), weight + 0.5 * 2 * up @ down)
-    apply_adapter(base, Adapter({f"diffusion_model.{ldm}.lora_up.weight": up, f"diffusion_model.{ldm}.lora_down.weight": down}, {}), -1)
+    back = Adapter({f"diffusion_model.{ldm}.lora_up.weight": up, f"diffusion_model.{ldm}.lora_down.weight": down}, {})
+    apply_adapter(base, back, strength=-1)
     torch.testing.assert_close(base.unet.get_parameter(f"{name}.weight"), weight, atol=1e-5, rtol=1e-5)
 
 
@@ -148,7 +152,8 @@ def test_differences_of_weights_biases_and_norms(base):
                 "unet.mid_block.attentions.0.transformer_blocks.0.norm2.bias",
             "lora_te_text_model_encoder_layers_1_mlp_fc1.diff": "text_encoder.encoder.layers.1.mlp.fc1.weight",
             "text_encoders.clip_l.transformer.text_model.final_layer_norm.diff_b": "text_encoder.final_layer_norm.bias",
-            "text_encoders.clip_l.transformer.text_model.embeddings.token_embedding.diff": "text_encoder.embeddings.token_embedding.weight"}
+            "text_encoders.clip_l.transformer.text_model.embeddings.token_embedding.diff":
+                "text_encoder.embeddings.token_embedding.weight"}
     parameters = {f"{part}.{name.removeprefix('text_model.')}": parameter for part in ("unet", "text_encoder")
                   for name, parameter in getattr(base, part).named_parameters()}
     before = {name: parameter.clone() for name, parameter in parameters.items()}

@@ -2,7 +2,6 @@
 
 import pytest
 from accelerate import init_empty_weights
-
 from medtune.training import configs, keys
 from medtune.training.embedded import architecture as small
 

@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import init_empty_weights
-
-from medtune.config import fields
+from medtune.config import fields, from_json
 from medtune.errors import ConfigError, ModelError, UnknownName
 from medtune.training import configs
 from medtune.training.adapter import Adapter, apply_adapter
@@ -29,8 +28,10 @@ def weights():
     torch.manual_seed(0)
     unet, text_encoder, vae = small.build()
     tensors = small.to_ldm(unet, text_encoder, vae)
-    return ({key.removeprefix(UNET_PREFIX): value for key, value in tensors.items() if key.startswith(UNET_PREFIX)},
-            {"text_model." + key.removeprefix(small.TEXT_PREFIX): value for key, value in tensors.items() if key.startswith(small.TEXT_PREFIX)})
+    unet = {key.removeprefix(UNET_PREFIX): value for key, value in tensors.items() if key.startswith(UNET_PREFIX)}
+    text = {key.removeprefix("cond_stage_model.transformer."): value for key, value in tensors.items()
+            if key.startswith(small.TEXT_PREFIX)}
+    return unet, text
 
 
 @pytest.fixture
@@ -182,7 +183,8 @@ def test_lora_on_stable_diffusion_15(targets, layers, count):
     unet = sd15().unet
     method = METHODS["lora"](METHODS["lora"].Config(targets=targets))
     chosen = method.chosen(unet)
-    found = sum(8 * (module.weight.shape[0] + module.weight[0].numel()) for name, module in unet.named_modules() if name in set(chosen))
+    weights = [unet.get_submodule(name).weight for name in chosen]
+    found = sum(8 * (weight.shape[0] + weight[0].numel()) for weight in weights)
     assert len(chosen) == layers and count in (None, found)
 
 
@@ -207,6 +209,11 @@ def test_an_alpha_that_is_not_the_files(new_base):
 def test_an_unknown_method_lists_what_there_is():
     with pytest.raises(UnknownName, match=r"unknown method 'lorra' \(did you mean 'lora'\?\); there are: .*bitfit, full-unet, lora"):
         METHODS["lorra"]
+
+
+def test_an_unknown_option_lists_what_there_is():
+    with pytest.raises(ConfigError, match=r"no option 'rnk' \(did you mean 'rank'\?\); it has: rank, alpha, targets, dropout"):
+        from_json(METHODS["lora"].Config, {"rnk": 8})
 
 
 def test_lora_dropout_is_off_in_evaluation(new_base):

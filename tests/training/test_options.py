@@ -34,7 +34,7 @@ def test_defaults_are_within_their_bounds_and_explained():
     ({"batch": 2, "size": 500}, ["500", "multiple of 64", "448"]),
     ({"batch": 2, "size": 32}, ["size", "32", "at least 64"]),
     ({"batch": 2, "warmup": 10, "steps": 5}, ["warmup is 10", "5 steps"]),
-    ({"batch": 2, "optimizer": "Adamw"}, ["'Adamw'", "did you mean 'AdamW'", "SGD"]),
+    ({"batch": 2, "optimizer": "AdmaW"}, ["'AdmaW'", "did you mean 'AdamW'", "SGD"]),
     ({"precision": "fp8"}, ["precision", "fp8", "fp32, bf16, fp16"]),
     ({"fit": "stretch"}, ["fit", "stretch", "crop, pad, none"]),
     ({"ema": 1.0}, ["ema", "at most"]),

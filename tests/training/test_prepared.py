@@ -15,7 +15,7 @@ OPTIONS = TrainOptions(size=64, fit="none", cache="disk", batch=2, steps=1)
 
 def tensors(seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return ([torch.randn(4, 8, 8, generator=generator) for _ in range(3)], [torch.randn(77, 64, generator=generator) for _ in range(3)])
+    return tuple([torch.randn(shape, generator=generator) for _ in range(3)] for shape in ((4, 8, 8), (77, 64)))
 
 
 def test_training_finds_every_entry(base, tmp_path, monkeypatch):

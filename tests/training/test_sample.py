@@ -59,9 +59,11 @@ class ExactUNet(torch.nn.Module):
         super().__init__()
         self.clean, self.alphas, self.prediction = clean, alphas, prediction
         self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.spreads = []
 
     def forward(self, latents, step, encoder_hidden_states):
         alpha = self.alphas[int(step)]
+        self.spreads.append(latents.std().item())
         noise = (latents - alpha.sqrt() * self.clean) / (1 - alpha).sqrt()
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * self.clean
         return SimpleNamespace(sample=noise if self.prediction == "epsilon" else velocity)
@@ -81,6 +83,7 @@ def test_with_an_exact_model_every_solver_finds_the_clean_latent(sampler, predic
     base.unet, base.prediction = ExactUNet(clean, alphas, prediction), prediction
     options = SampleOptions(sampler=sampler, steps=10, guidance=1.0, size=64)
     latents = sample_latents(base, torch.zeros(2, 77, 8), None, draw_noise([1, 2], 64), options)
+    assert all(0.85 < spread < 1.15 for spread in base.unet.spreads)  # what the model reads has unit variance at every step
     assert (latents - clean).abs().max() < 0.15  # DDIM ends at the first timestep, where 3 % of the noise are left
 
 
@@ -108,12 +111,14 @@ def test_guidance_and_negative_prompt_have_their_effect():
     base = SmallBase()
     wanted, unwanted, noise = base.encode_prompts(["a"]), base.encode_prompts(["b"]), draw_noise([0], 64)
 
-    def latents(guidance, negative):
-        return sample_latents(base, wanted, negative, noise, SampleOptions(steps=2, size=64, guidance=guidance))
+    def latents(guidance, negative, states=wanted, steps=2):
+        return sample_latents(base, states, negative, noise, SampleOptions(steps=steps, size=64, guidance=guidance))
 
     assert torch.equal(latents(1.0, unwanted), latents(3.0, None))
     assert torch.allclose(latents(3.0, wanted), latents(1.0, None), atol=1e-4)  # prompt against itself: nothing to weigh
-    assert (latents(3.0, unwanted) - latents(1.0, None)).abs().max() > 1e-3
+    with_prompt, without = latents(1.0, None, steps=1), latents(1.0, None, unwanted, steps=1)
+    assert torch.allclose(latents(3.0, unwanted, steps=1), without + 3 * (with_prompt - without), atol=3e-5)  # one step is linear
+    assert (with_prompt - without).abs().max() > 2e-4
 
 
 def test_everything_is_written_down(tmp_path):

@@ -4,7 +4,6 @@ import importlib.util
 
 import pytest
 import torch
-
 from medtune.errors import Missing
 from medtune.training import tokenizer
 from medtune.training.tokenizer import END, LENGTH, START, Tokenizer

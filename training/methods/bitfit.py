@@ -42,7 +42,7 @@ class BitFit(Method):
 
     def export(self, base: Base) -> dict[str, Tensor]:
         original = base.original("unet")
-        return {diff_key(name): (parameter.detach().to("cpu", torch.float32) - original[name]).contiguous()
+        return {diff_key(name): (parameter.detach().to("cpu", torch.float32) - original[name].float()).contiguous()
                 for name, parameter in self.named(base).items()}
 
     def load(self, base: Base, tensors: dict[str, Tensor]) -> None:

@@ -41,7 +41,7 @@ class FullUNet(Method):
 
     def export(self, base: Base) -> dict[str, Tensor]:
         original, named = base.original("unet"), self.named(base)
-        return {diff_key(name): (parameter.detach().to("cpu", torch.float32) - original[name]).contiguous()
+        return {diff_key(name): (parameter.detach().to("cpu", torch.float32) - original[name].float()).contiguous()
                 for name, parameter in named.items()}
 
     def load(self, base: Base, tensors: dict[str, Tensor]) -> None:
