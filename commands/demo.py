@@ -69,7 +69,7 @@ def demo(out: Path, options: DemoOptions) -> tuple[Path, list]:
         folders[name] = draw(name, out, fit, options, adapter=tune(name, out, fit, options))
     entry = EXTRACTORS["in-domain"]
     features = entry.prepare(entry.Config(), fit, on_progress=counter("training the extractor"))
-    arms = [Arm.of(name, folder, scores(real, folder, features)) for name, folder in folders.items()]
+    arms = [Arm.of(name, folder, scores(real[:options.drawn], folder, features)) for name, folder in folders.items()]
     return write_report(out / "report", arms, real), arms
 
 

@@ -59,7 +59,7 @@ def _python() -> Finding:
     return Finding("python", "bad" if old else "ok", text, "install Python 3.10 or newer" if old else "")
 
 
-def version(distribution: str) -> str | None:
+def installed(distribution: str) -> str | None:
     """The installed version of a distribution, or None."""
     try:
         return metadata.version(distribution)
@@ -70,11 +70,11 @@ def version(distribution: str) -> str | None:
 def _packages() -> list[Finding]:
     findings = []
     for name, (_, use) in PACKAGES.items():
-        found = version(name)
+        found = installed(name)
         state, remedy = ("ok", "") if found else ("bad", f"pip install {name}")
         findings.append(Finding(name, state, found or f"not installed; needed for {use}", remedy))
     for name, (_, use) in OPTIONAL.items():
-        found = version(name)
+        found = installed(name)
         findings.append(Finding(name, "ok" if found else "note", found or f"not installed; only needed for {use}",
                                 "" if found else f"pip install {name}, if you need it"))
     return findings
@@ -95,10 +95,10 @@ def pinned_torch(distribution: str) -> str | None:
 def _torch_family() -> list[Finding]:
     """torchvision and torchaudio against torch: a pair that does not match breaks the import of transformers, diffusers
     and peft with an error that names neither."""
-    torch, errors = version("torch"), import_errors()
+    torch, errors = installed("torch"), import_errors()
     findings = []
     for name in ("torchvision", "torchaudio"):
-        found = version(name)
+        found = installed(name)
         if not found or not torch:
             continue
         wanted, error = pinned_torch(name), errors.pop(name, None)
@@ -177,20 +177,14 @@ def _cpu_flags() -> set[str]:
     return set(line.partition(":")[2].split())
 
 
-def comfyui_folders() -> list[Path]:
-    """ComfyUI installations: this pack's own surroundings, ``$COMFYUI_PATH`` (colon-separated), else ``~/comfy/*``."""
-    around = Path(__file__).resolve().parents[3]
-    named = os.environ.get("COMFYUI_PATH")
-    candidates = [Path(part).expanduser() for part in named.split(os.pathsep) if part] if named else \
-        sorted((Path.home() / "comfy").glob("*"))
-    return [folder for folder in dict.fromkeys([around, *candidates]) if (folder / "comfyui_version.py").is_file()]
-
-
 def _comfyui() -> list[Finding]:
+    from ..workflows.server import installations, version
+
+    around = Path(__file__).resolve().parents[3]
+    folders = [*([around] if (around / "comfyui_version.py").is_file() else []), *installations()]
     found = []
-    for folder in comfyui_folders():
-        text = (folder / "comfyui_version.py").read_text()
-        number = (re.search(r'__version__\s*=\s*"([^"]+)"', text) or ["", "?"])[1]
+    for folder in dict.fromkeys(folders):
+        number = version(folder)
         old = [int(part) for part in re.findall(r"\d+", number)[:3]] < [0, 3, 64]
         found.append(Finding("comfyui", "bad" if old else "ok", f"{number} at {folder}",
                              "update ComfyUI: 0.3.64 is the oldest that works" if old else ""))

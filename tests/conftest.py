@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded: a test that tries must fail
-BASE = Path(__file__).resolve().parent.parent / "training" / "embedded" / "base.safetensors"
+BASE = Path(__file__).resolve().parent.parent / "training" / "embedded" / "medtune-embedded.safetensors"
 
 
 def pytest_configure(config):
@@ -28,7 +28,7 @@ def pytest_configure(config):
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    stand_in = Path(tempfile.mkdtemp(prefix="medtune-base-")) / "base.safetensors"
+    stand_in = Path(tempfile.mkdtemp(prefix="medtune-base-")) / "medtune-embedded.safetensors"
     save_file(to_ldm(*build()), stand_in)
     os.environ["MEDTUNE_EMBEDDED_BASE"] = str(stand_in)
     from medtune.training import embedded
@@ -38,7 +38,8 @@ def pytest_configure(config):
 
 def pytest_report_header():
     """Say so at the top when the tests run on random weights."""
-    return None if BASE.is_file() else f"WARNING: no embedded base at {BASE}: random weights stand in, and what needs trained ones skips"
+    return None if BASE.is_file() else (f"WARNING: no embedded base at {BASE}: random weights stand in, and what needs trained "
+                                        "ones skips")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -87,11 +87,11 @@ def _parse(path: Path, text: bytes, room: int) -> Header:
 _WORDS = (
     ("a ControlNet", {"control_model", "controlnet_cond_embedding", "zero_convs"}),
     ("a Stable Diffusion XL checkpoint", {"conditioner"}),
-    ("a Stable Diffusion checkpoint with class embeddings (unCLIP, or XL without its text encoders)", {"label_emb"}),
+    ("a checkpoint with class embeddings (Stable Diffusion unCLIP, or XL without text encoders)", {"label_emb"}),
     ("a Stable Diffusion 3 checkpoint", {"joint_blocks"}),
     ("a Flux checkpoint", {"double_blocks", "single_transformer_blocks"}),
-    ("a LoRA or another adapter", {"lora_up", "lora_down", "lora_A", "lora_B", "lora", "hada_w1_a", "hada_w1_b", "lokr_w1", "lokr_w1_a",
-                                   "oft_blocks", "oft_diag", "diff", "diff_b", "w_norm", "b_norm", "set_weight"}),
+    ("a LoRA or another adapter", {"lora_up", "lora_down", "lora_A", "lora_B", "lora", "hada_w1_a", "hada_w1_b", "lokr_w1",
+                                   "lokr_w1_a", "oft_blocks", "oft_diag", "diff", "diff_b", "w_norm", "b_norm", "set_weight"}),
 )
 
 # The same by what tensor names begin with.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import urllib.error
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import MedTuneError, Missing
-from .websocket import WebSocket
 
 
 class WorkflowError(MedTuneError, RuntimeError):
@@ -67,7 +67,8 @@ class Client:
         WorkflowError when it fails, is interrupted or is not done after ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
-        with _socket(self.address, self.id, self.timeout) as socket:  # connected before the post: no message is missed
+        # connected before the post: no message is missed
+        with contextlib.closing(_socket(self.address, self.id, self.timeout)) as socket:
             prompt_id = self.submit(workflow)
             for kind, data in _messages(socket, deadline):
                 if data.get("prompt_id", prompt_id) != prompt_id:
@@ -101,22 +102,30 @@ class Client:
                 time.sleep(0.3)
 
 
-def _socket(address: str, client_id: str, timeout: float) -> WebSocket:
+def _socket(address: str, client_id: str, timeout: float) -> Any:
+    import websocket
+
+    place = f"{address.replace('http', 'ws', 1)}/ws?{urllib.parse.urlencode({'clientId': client_id})}"
     try:
-        return WebSocket(f"{address}/ws?{urllib.parse.urlencode({'clientId': client_id})}", timeout)
-    except OSError as error:
+        return websocket.create_connection(place, timeout)
+    except (OSError, websocket.WebSocketException) as error:
         raise Missing(f"no ComfyUI answers at {address} ({error}); start one, or give its address") from error
 
 
-def _messages(socket: WebSocket, deadline: float) -> Iterator[tuple[str, dict[str, Any]]]:
+def _messages(socket: Any, deadline: float) -> Iterator[tuple[str, dict[str, Any]]]:
     """(type, data) of each message; the binary ones are pictures and lines of text."""
+    import websocket
+
     while True:
+        socket.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
-            message = socket.receive(deadline - time.monotonic())
-        except TimeoutError as error:
+            message = socket.recv()
+        except (TimeoutError, websocket.WebSocketTimeoutException) as error:
             raise WorkflowError("the workflow is not done in the time that it was given") from error
-        except OSError as error:
+        except (OSError, websocket.WebSocketException) as error:
             raise Missing(f"the connection to ComfyUI broke off: {error}") from error
+        if not message:
+            raise Missing("the connection to ComfyUI broke off: the server closed it")
         if isinstance(message, bytes):
             yield _binary(message)
         else:

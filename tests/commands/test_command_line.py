@@ -79,7 +79,7 @@ def test_the_doctor_names_a_torchaudio_that_does_not_match(tmp_path):
 def test_the_doctor_speaks_where_torchaudio_is_absent(monkeypatch):
     from medtune.commands import doctor
 
-    monkeypatch.setattr(doctor, "version", lambda name: None)
+    monkeypatch.setattr(doctor, "installed", lambda name: None)
     states = {one.topic: one for one in doctor.examine()}
     assert states["torch"].state == "bad" and states["torch"].remedy == "pip install torch"
     assert states["ray"].state == "note"

@@ -409,7 +409,7 @@ def test_another_size_and_other_channels(sd1, tmp_path):
 def test_what_is_not_there(tmp_path, monkeypatch):
     with pytest.raises(Missing, match="embedded"):
         load_base(tmp_path / "nothing.safetensors")
-    monkeypatch.setattr(bases.embedded, "FILE", tmp_path / "base.safetensors")
+    monkeypatch.setattr(bases.embedded, "FILE", tmp_path / "medtune-embedded.safetensors")
     with pytest.raises(Missing, match="install it again"):
         load_base("embedded")
     with pytest.raises(Missing, match=r"model_index\.json"):

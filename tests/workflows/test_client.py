@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from medtune.errors import Missing
 from medtune.workflows.client import Client, WorkflowError
-from medtune.workflows.websocket import MAGIC
 
+MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 GOOD = {"1": {"class_type": "A", "inputs": {}}}
 REFUSED = {"error": {"message": "Prompt outputs failed validation"}, "node_errors": {
     "7": {"class_type": "KSampler", "errors": [{"message": "Value not in list", "details": "sampler_name: 'x'"}]}}}
@@ -65,7 +65,8 @@ class Server(BaseHTTPRequestHandler):
 
     def stream(self):
         accepted = base64.b64encode(hashlib.sha1((self.headers["Sec-WebSocket-Key"] + MAGIC).encode()).digest()).decode()
-        self.wfile.write(f"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {accepted}\r\n\r\n".encode())
+        self.wfile.write(("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                          f"Sec-WebSocket-Accept: {accepted}\r\n\r\n").encode())
         for part in RUN + END[type(self).case]:
             self.wfile.write(part)
         head = self.rfile.read(2)  # the pong: masked, as a client's frames must be

@@ -7,7 +7,7 @@ from medtune.workflows.client import WorkflowError
 
 pytestmark = pytest.mark.comfyui
 
-BASE = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "base.safetensors"}}
+BASE = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "medtune-embedded.safetensors"}}
 DATA = {"class_type": "MedTunePhantoms", "inputs": {"count": 4, "seed": 3, "size": 64, "images_per_patient": 1}}
 
 
@@ -23,7 +23,7 @@ def graph(**nodes):
 def training(kind="MedTuneMethodBitfit", show="train", slot=3, **values):
     """Phantoms of 64 px and a few steps on the checkpoint's file."""
     return graph(base=BASE, data=DATA, method=(kind, {}), options=options(**values),
-                 train=("MedTuneTrain", {"checkpoint": "base.safetensors", "records": ["data", 0], "method": ["method", 0],
+                 train=("MedTuneTrain", {"checkpoint": "medtune-embedded.safetensors", "records": ["data", 0], "method": ["method", 0],
                                          "options": ["options", 0], "name": "small"}),
                  show=("PreviewAny", {"source": [show, slot]}))
 
@@ -107,7 +107,7 @@ def test_an_image_set_is_sampled_found_again_and_given_to_comfyui(comfyui):
     client, folder = comfyui
     workflow = training() | graph(
         how=("MedTuneSampleOptions", {"steps": 2, "size": 64, "batch": 3}),
-        draw=("MedTuneSample", {"checkpoint": "base.safetensors", "table": "labels,count\nNodule,2\nNo Finding,1",
+        draw=("MedTuneSample", {"checkpoint": "medtune-embedded.safetensors", "table": "labels,count\nNodule,2\nNo Finding,1",
                                 "template": "chest-xray", "seed": 5, "adapter": ["train", 0], "options": ["how", 0], "name": "drawn"}),
         images=("MedTuneSetToImages", {"records": ["draw", 0], "start": 0, "count": 8, "size": 64, "fit": "crop"}),
         save=("SaveImage", {"images": ["images", 0], "filename_prefix": "drawn"}), where=("PreviewAny", {"source": ["draw", 1]}))

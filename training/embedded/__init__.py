@@ -7,6 +7,6 @@
 import os
 from pathlib import Path
 
-FILE = Path(os.environ.get("MEDTUNE_EMBEDDED_BASE") or Path(__file__).with_name("base.safetensors"))
+FILE = Path(os.environ.get("MEDTUNE_EMBEDDED_BASE") or Path(__file__).with_name("medtune-embedded.safetensors"))
 """The embedded base: one float16 safetensors file in LDM layout. Another file of this architecture, such as one just trained and not
 yet put in place, can stand in by the environment variable MEDTUNE_EMBEDDED_BASE."""

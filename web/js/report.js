@@ -46,7 +46,7 @@ function compare(a, b) {
 function pictureRow({ name, images }) {
   const pictures = images.map(({ title, ...place }) => {
     const source = api.apiURL(`/view?${new URLSearchParams(place)}`);
-    const picture = element("img", "width:88px;height:88px;object-fit:cover;border-radius:4px;display:block");
+    const picture = element("img", "width:76px;height:76px;object-fit:cover;border-radius:4px;display:block");
     Object.assign(picture, { src: source, alt: title, title, loading: "lazy" });
     const link = element("a", "", null, [picture]);
     Object.assign(link, { href: source, target: "_blank", rel: "noopener" });
