@@ -42,11 +42,11 @@ def unet(model, latents, times, states):
 
 
 def perturbed(base, method, generator):
-    """The base as a training leaves it: every trained value moved by a tenth of its layer's size, those that start at zero by 1."""
+    """The base as a training leaves it: every trained value moved by a tenth of its layer's size, those that start at zero by 0.05."""
     method.attach(base, generator)
     with torch.no_grad():
         for parameter in method.named(base).values():
-            size = float(parameter.abs().mean()) * 0.1 or 1.0
+            size = float(parameter.abs().mean()) * 0.1 or 0.05
             parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
 
 
