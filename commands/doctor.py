@@ -194,9 +194,10 @@ def _comfyui() -> list[Finding]:
 def _base() -> list[Finding]:
     from ..training.embedded import FILE
 
-    there = Path(FILE).is_file()
-    text = f"{Path(FILE).stat().st_size / 2**20:.1f} MB at {FILE}" if there else f"{FILE} is missing"
-    return [Finding("embedded base", "ok" if there else "bad", text, "" if there else "reinstall the package")]
+    if Path(FILE).is_file():
+        return [Finding("embedded base", "ok", f"{Path(FILE).stat().st_size / 2**20:.1f} MB at {FILE}")]
+    return [Finding("embedded base", "bad", f"{FILE} is missing; needed for the demonstration and the shipped workflow",
+                    "see training/embedded/README.md, or name a file by MEDTUNE_EMBEDDED_BASE")]
 
 
 def _extractors() -> list[Finding]:

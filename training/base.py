@@ -35,8 +35,8 @@ def load_base(ref: str | Path, device: str | torch.device = "cpu", dtype: torch.
     """
     path = embedded.FILE if str(ref) == EMBEDDED else Path(ref).expanduser()
     if not path.exists():
-        hint = "The package is incomplete: install it again." if str(ref) == EMBEDDED else (
-            f"Give {EMBEDDED!r}, the path of a .safetensors checkpoint, or a diffusers folder.")
+        hint = ("Name a file of its architecture by MEDTUNE_EMBEDDED_BASE, or use a checkpoint of your own." if str(ref) == EMBEDDED
+                else f"Give {EMBEDDED!r}, the path of a .safetensors checkpoint, or a diffusers folder.")
         raise Missing(f"there is no base {str(path)!r}. {hint}")
     source = open_folder(path, prediction) if path.is_dir() else open_file(path, prediction)
     return Base(source, str(ref), device, dtype)

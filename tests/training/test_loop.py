@@ -12,6 +12,7 @@ import pytest
 import torch
 from medtune.data.image import read_image
 from medtune.errors import ConfigError, DataError, MedTuneError, ModelError, TrainingStopped
+from medtune.training import preview as preview_module
 from medtune.training import trainer as trainer_module
 from medtune.training.adapter import read_adapter
 from medtune.training.base import load_base
@@ -101,8 +102,8 @@ def test_steps_equal_those_of_a_plain_loop(go, records):
 
 
 def test_accumulation_equals_the_larger_batch(go):
-    whole = go(FullUNet(), batch=4, steps=2, optimizer="SGD", lr=0.1)
-    parts = go(FullUNet(), batch=2, accumulation=2, steps=2, optimizer="SGD", lr=0.1)
+    whole = go(FullUNet(), batch=4, steps=2, optimizer="SGD", lr=0.01, clip=0.0)
+    parts = go(FullUNet(), batch=2, accumulation=2, steps=2, optimizer="SGD", lr=0.01, clip=0.0)
     assert parts.losses == pytest.approx(whole.losses, rel=1e-5)
     first, second = load_file(whole.adapter), load_file(parts.adapter)
     for key, value in first.items():
@@ -115,18 +116,18 @@ def test_gradient_checkpointing_changes_memory_alone(go, whole):
     assert base.unet.is_gradient_checkpointing
 
 
-def test_the_moving_average_is_what_is_saved(go):
+def test_the_moving_average_is_what_draws_and_what_is_saved(go, monkeypatch):
+    sample, drawing = preview_module.sample_latents, []
+    monkeypatch.setattr(preview_module, "sample_latents", lambda base, *rest, **settings: drawing.append(BitFit().export(base)) or
+                        sample(base, *rest, **settings))
     base = load_base("embedded")
-    pictures = {"sample_every": 4, "sample_steps": 1}
-    plain, averaged = go(lr=1e-2, **pictures), go(lr=1e-2, ema=0.9, base=base, **pictures)
+    plain, averaged = go(lr=1e-2), go(lr=1e-2, ema=0.9, base=base, sample_every=4, sample_steps=1)
     assert plain.losses == averaged.losses and not same(plain, averaged)
-    first, second = (read_image(result.run / "samples" / "step-000004-0.png", 64) for result in (plain, averaged))
-    assert (first - second).abs().max() > 0.02
     first, second = load_file(plain.adapter), load_file(averaged.adapter)
     size, averaged_size = (sum(value.norm().item() for value in tensors.values()) for tensors in (first, second))
     assert 0.3 * size < averaged_size < 0.99 * size
     tensors = BitFit().export(base)  # and what the base is left with
-    assert all(torch.equal(tensors[key], second[key]) for key in second)
+    assert all(torch.equal(tensors[key], second[key]) and torch.equal(drawing[0][key], second[key]) for key in second)
 
 
 @pytest.mark.parametrize("disk", ["memory", "disk"])
@@ -283,7 +284,7 @@ def test_progress_counts_the_steps_and_what_is_left(undisturbed):
 
 
 def test_the_run_folder_says_what_was_done(go, records):
-    result = go(LoRA(LoRAConfig(rank=4)), lr=2e-3, sample_every=2, sample_steps=1, sample_prompts="one\n\n two \n")
+    result = go(LoRA(LoRAConfig(rank=4)), lr=2e-3, sample_every=3, sample_steps=1, sample_prompts="one\n\n two \n")
     assert result.adapter.parent == result.run and result.run.name.startswith("lora-") and result.finished and not result.reused
     info = json.loads((result.run / "run.json").read_text())
     assert info["finished"] and info["config"]["rank"] == 4 and info["options"]["lr"] == info["lr"] == 2e-3
@@ -291,7 +292,7 @@ def test_the_run_folder_says_what_was_done(go, records):
     lines = [json.loads(line) for line in (result.run / "losses.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4] and [line["loss"] for line in lines] == result.losses
     assert sorted(path.name for path in (result.run / "samples").iterdir()) == [
-        "step-000002-0.png", "step-000002-1.png", "step-000004-0.png", "step-000004-1.png"]
+        "step-000003-0.png", "step-000003-1.png", "step-000004-0.png", "step-000004-1.png"]
     assert not (result.run / "checkpoint.safetensors").exists()
     header = read_adapter(result.adapter).header
     assert header["medtune.method"] == "lora" and json.loads(header["medtune.config"])["rank"] == 4
