@@ -410,7 +410,7 @@ def test_what_is_not_there(tmp_path, monkeypatch):
     with pytest.raises(Missing, match="embedded"):
         load_base(tmp_path / "nothing.safetensors")
     monkeypatch.setattr(bases.embedded, "FILE", tmp_path / "medtune-embedded.safetensors")
-    with pytest.raises(Missing, match="install it again"):
+    with pytest.raises(Missing, match="MEDTUNE_EMBEDDED_BASE"):
         load_base("embedded")
     with pytest.raises(Missing, match=r"model_index\.json"):
         load_base(tmp_path)
