@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from ..errors import ConfigError, near
+from ..errors import ConfigError, DataError, near
+from .classes import EYES, LESIONS, RETINOPATHY
 
 STUDIED = ("No Finding", "Cardiomegaly", "Lung Opacity", "Edema", "Pneumonia", "Pneumothorax", "Pleural Effusion", "Support Devices")
 NORMAL = "Normal chest X-ray with no significant findings"
@@ -29,26 +31,57 @@ def _every(labels: tuple[str, ...]) -> str:
     return f"Chest X-ray showing {', '.join(found)}" if found else NORMAL
 
 
+def _retina(labels: tuple[str, ...]) -> str:
+    """"Pixels Under Pressure": the level in words, which may be given by its number, and the eye where it is known."""
+    eyes = [name for name in EYES.values() if name in labels]
+    if len(eyes) > 1:
+        raise DataError(f"the labels {', '.join(labels)} name both eyes; an image shows one")
+    level = _one([label for label in labels if label not in eyes], dict(enumerate(RETINOPATHY)), labels)
+    return f"Retinal image {f'of {eyes[0]} ' if eyes else ''}showing {RETINOPATHY[level]}"
+
+
+def _skin(labels: tuple[str, ...]) -> str:
+    """"Pixels Under Pressure": the lesion with its code, either of which may be given."""
+    code = _one(list(labels), LESIONS, labels)
+    return f"a dermoscopic image with {LESIONS[code]} ({code})"
+
+
+def _one(given: list[str], classes: Mapping[Any, str], labels: tuple[str, ...]) -> Any:
+    """The key of the one class that was given, by its key or by its name."""
+    found = [key for key, name in classes.items() if name in given or str(key) in given]
+    if len(found) != 1 or len(given) != 1:
+        named = ", ".join(f"{key} ({name})" for key, name in classes.items())
+        raise DataError(f"the labels {', '.join(labels) or '(none)'} do not name one class; it must be one of: {named}")
+    return found[0]
+
+
 def _labels(labels: tuple[str, ...]) -> str:
     return ", ".join(labels)
 
 
 CAPTIONS: dict[str, Callable[[tuple[str, ...]], str]] = {
-    "chest-xray": _chest, "chest-xray-eight": _eight, "chest-xray-all": _every, "labels": _labels,
+    "chest-xray": _chest, "chest-xray-eight": _eight, "chest-xray-all": _every, "retinopathy": _retina, "isic": _skin,
+    "labels": _labels,
 }
+TEMPLATES = f"{', '.join(CAPTIONS)}, or a text with {{labels}} in it"
 
 
 def caption(labels: Iterable[str], template: str = "chest-xray") -> str:
     """The caption of an image with these labels.
 
     ``template`` is a name of CAPTIONS or a text with ``{labels}`` in it, as ``"a skin photograph of {labels}"``.
-    ConfigError for anything else.
+    ConfigError for anything else, DataError for labels that a template of closed classes does not know.
     """
     labels = tuple(labels)
     if template in CAPTIONS:
         return CAPTIONS[template](labels)
     check_template(template)
     return template.format(labels=", ".join(labels))
+
+
+def modality(template: str) -> str:
+    """What the captions of a named template speak of, `chest-xray` for all of its variants; empty for other templates."""
+    return next((name for name in ("chest-xray", "retinopathy", "isic") if template.startswith(name)), "")
 
 
 def check_template(template: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from ..config import from_json, option
 from ..errors import ConfigError, DataError, Missing, listing
 from ..registry import Registry
+from .caption import TEMPLATES
 from .image import SUFFIXES, check_image
 from .problems import Problems
 from .record import Record
@@ -103,5 +104,4 @@ def list_images(folder: Path, deep: bool = False) -> list[Path]:
 
 def caption_option(default: str) -> Any:
     """The option that says how captions are made from labels."""
-    return option(default, "How captions are made from labels: chest-xray, chest-xray-eight, chest-xray-all, labels, "
-                           "or a text with {labels} in it.")
+    return option(default, f"How captions are made from labels: {TEMPLATES}.")

@@ -31,7 +31,8 @@ class ReadData(io.ComfyNode):
         return io.Schema(
             node_id="MedTuneReadData", display_name="Read Medical Data Set", category=CATEGORY,
             description="Reads images with captions, labels and patients from a folder: image sets (metadata.jsonl or .csv), kohya "
-                        "folders, one folder per class, CheXpert and NIH tables, or any table whose columns you name.",
+                        "folders, one folder per class, tables of CheXpert, NIH, APTOS 2019, EyePACS and ISIC 2019, or any table "
+                        "whose columns you name.",
             inputs=[
                 io.Combo.Input("folder", options=host.data_folders(),
                                tooltip="A folder or table below datasets/, input/ or output/."),

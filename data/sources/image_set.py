@@ -8,7 +8,7 @@ from typing import Any
 
 from ...config import option
 from ...errors import DataError
-from ..caption import caption, check_template
+from ..caption import TEMPLATES, caption, check_template
 from ..image_set import LINES, read_lines, to_record
 from ..problems import Problems
 from ..record import Record
@@ -22,8 +22,7 @@ class ImageSetConfig:
     """Which column holds the caption."""
 
     text: str = option("text", "The key or column that holds the caption.")
-    caption: str = option("", "Make captions from the labels by this template instead: chest-xray, chest-xray-eight, "
-                              "chest-xray-all, labels, or a text with {labels} in it.", advanced=True)
+    caption: str = option("", f"Make captions from the labels by this template instead: {TEMPLATES}.", advanced=True)
 
 
 @SOURCES.register("image-set")

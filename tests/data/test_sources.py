@@ -13,6 +13,7 @@ from medtune.data.image import save_image
 from medtune.data.image_set import ImageSet
 from medtune.data.record import Box
 from medtune.data.source import SOURCES, read_records
+from medtune.data.split import split
 from medtune.errors import ConfigError, DataError, Missing, UnknownName
 
 
@@ -266,6 +267,179 @@ def test_tables_without_the_columns_or_with_ragged_rows(put, tmp_path):
     put("train.csv", "Path,Edema\nnaïve.png,1\n".encode("latin-1"))
     with pytest.raises(DataError, match="not UTF-8"):
         read_records(path, "table", image="Path", labels="Edema")
+
+
+# Retinopathy: APTOS 2019 and EyePACS
+
+
+@pytest.fixture
+def aptos(put, tmp_path):
+    """As Kaggle's archive unpacks."""
+    for name in ("000c1434d8d7", "001639a390f0", "0024cdab0c1e", "0083ee8054ee"):
+        put(f"aptos/train_images/{name}.png")
+    put("aptos/test_images/0005cfc8afb6.png")
+    table(put, "aptos/train.csv", ["id_code", "diagnosis"], ["000c1434d8d7", 2], ["001639a390f0", 4], ["0024cdab0c1e", 1],
+          ["0083ee8054ee", 0])
+    table(put, "aptos/test.csv", ["id_code"], ["0005cfc8afb6"])
+    table(put, "aptos/sample_submission.csv", ["id_code", "diagnosis"], ["0005cfc8afb6", 0])
+    return tmp_path / "aptos"
+
+
+@pytest.fixture
+def eyepacs(put, tmp_path):
+    """As Kaggle's archives unpack, with the answers to the test part."""
+    for name in ("train/10_left", "train/10_right", "train/16_left", "train/16_right", "test/1_left"):
+        put(f"eyes/{name}.jpeg")
+    table(put, "eyes/trainLabels.csv", ["image", "level"], ["10_left", 0], ["10_right", 0], ["16_left", 4], ["16_right", 3])
+    table(put, "eyes/retinopathy_solution.csv", ["image", "level", "Usage"], ["1_left", 2, "Private"])
+    return tmp_path / "eyes"
+
+
+def test_aptos(aptos):
+    records = read_records(aptos)
+    assert [record.image.stem for record in records] == ["000c1434d8d7", "001639a390f0", "0024cdab0c1e", "0083ee8054ee"]
+    assert [record.labels for record in records] == [
+        ("moderate non-proliferative diabetic retinopathy",), ("proliferative diabetic retinopathy",),
+        ("mild non-proliferative diabetic retinopathy",), ("no diabetic retinopathy",)]
+    assert records[0].caption == "Retinal image showing moderate non-proliferative diabetic retinopathy"
+    assert {(record.patient, record.split) for record in records} == {(None, "train")}
+    assert read_records(aptos / "train.csv") == records
+
+
+def test_eyepacs(eyepacs):
+    records = read_records(eyepacs)
+    assert [(record.image.parent.name, record.patient, record.split) for record in records] == [
+        ("test", "1", "test"), *[("train", patient, "train") for patient in ("10", "10", "16", "16")]]
+    assert [record.caption for record in records[::3]] == [
+        "Retinal image of left eye showing moderate non-proliferative diabetic retinopathy",
+        "Retinal image of left eye showing proliferative diabetic retinopathy"]
+    assert records[4].labels == ("right eye", "severe non-proliferative diabetic retinopathy")
+    plain = read_records(eyepacs, eye=False)
+    assert plain[4].labels == ("severe non-proliferative diabetic retinopathy",) and "eye" not in plain[4].caption
+    assert [record.caption for record in read_records(eyepacs, caption="labels")][1] == "left eye, no diabetic retinopathy"
+
+
+def test_eyes_of_a_patient_stay_together(eyepacs):
+    parts = split(read_records(eyepacs), {"train": 0.6, "test": 0.4})
+    assert len({(record.patient, record.split) for record in parts}) == 3
+
+
+def test_retinopathy_rows_that_cannot_be_used(put, eyepacs):
+    table(put, "eyes/trainLabels.csv", ["image", "level"], ["10_left", 0], ["10_right", 5], ["16_left", ""], ["16-right", 1],
+          ["17_left", 1], ["18_left", 2])
+    with pytest.raises(DataError) as caught:
+        read_records(eyepacs)
+    text = str(caught.value)
+    assert "5 of 7 rows" in text and "line 3: level is '5'; it must be a level from 0 to 4" in text and "line 4: level is ''" in text
+    assert "line 5: image is '16-right'; EyePACS names are" in text
+    assert f"line 6: there is no image 17_left in {eyepacs / 'train'}; set images" in text and "line 7: there is no" in text
+
+
+def test_retinopathy_images_elsewhere_and_twice(put, aptos, tmp_path):
+    (aptos / "train_images").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"4 of 4 rows.*there is no image 000c1434d8d7"):
+        read_records(aptos)
+    assert len(read_records(aptos, "retinopathy", images=str(tmp_path / "elsewhere"))) == 4
+    with pytest.raises(DataError, match=r"no such folder; give the folder with the images of train\.csv"):
+        read_records(aptos, "retinopathy", images=str(tmp_path / "gone"))
+    put("elsewhere/small/001639a390f0.jpg")
+    with pytest.raises(DataError, match=r"1 of 4 rows.*line 3: 2 images are called 001639a390f0: .*; keep one"):
+        read_records(aptos, images=str(tmp_path / "elsewhere"))
+
+
+def test_retinopathy_tables_that_are_not(put, tmp_path, aptos):
+    path = table(put, "t.csv", ["id_code", "grade"], ["a", 1])
+    with pytest.raises(DataError, match=r"neither the columns id_code, diagnosis .*its columns are: id_code, grade"):
+        read_records(path, "retinopathy")
+    with pytest.raises(DataError, match="no such CSV in the folder"):
+        read_records(aptos / "train_images", "retinopathy")
+    with pytest.raises(DataError, match="its columns are"):  # the challenge's empty answers are no labels
+        read_records(aptos / "sample_submission.csv", "retinopathy")
+
+
+# ISIC 2019
+
+ISIC = ["image", "MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
+
+
+def one_hot(name, *marked):
+    return [name, *["1.0" if code in marked else "0.0" for code in ISIC[1:]]]
+
+
+@pytest.fixture
+def isic(put, tmp_path):
+    """As the archive's files unpack: a lesion with two images, one of its own, and one whose lesion is not known."""
+    for name in ("ISIC_0000000", "ISIC_0000017_downsampled", "ISIC_0024306", "ISIC_0024307"):
+        put(f"isic/ISIC_2019_Training_Input/{name}.jpg")
+    put("isic/ISIC_2019_Training_Input/ATTRIBUTION.txt", "x")
+    table(put, "isic/ISIC_2019_Training_GroundTruth.csv", ISIC, one_hot("ISIC_0000000", "NV"),
+          one_hot("ISIC_0000017_downsampled", "MEL"), one_hot("ISIC_0024306", "SCC"), one_hot("ISIC_0024307", "SCC"))
+    table(put, "isic/ISIC_2019_Training_Metadata.csv", ["image", "age_approx", "anatom_site_general", "lesion_id", "sex"],
+          ["ISIC_0000000", 55, "anterior torso", "", "female"], ["ISIC_0000017_downsampled", 50, "", "MSK4_0011169", "male"],
+          ["ISIC_0024306", 45, "", "HAM_0000550", "male"], ["ISIC_0024307", 45, "", "HAM_0000550", "male"])
+    return tmp_path / "isic"
+
+
+def test_isic(isic):
+    records = read_records(isic)
+    assert [record.labels for record in records] == [
+        ("melanocytic nevus",), ("melanoma",), ("squamous cell carcinoma",), ("squamous cell carcinoma",)]
+    assert [record.patient for record in records] == [None, "MSK4_0011169", "HAM_0000550", "HAM_0000550"]
+    assert records[1].caption == "a dermoscopic image with melanoma (MEL)" and {record.split for record in records} == {"train"}
+    assert read_records(isic / "ISIC_2019_Training_GroundTruth.csv") == records
+    assert [record.patient for record in read_records(isic, lesions=False)] == [None] * 4
+    parts = split(records, {"train": 0.5, "test": 0.5}, seed=1)
+    assert parts[2].split == parts[3].split
+
+
+def test_isic_test_part_has_no_lesions(put, isic):
+    put("isic/ISIC_2019_Test_Input/ISIC_0034321.jpg")
+    table(put, "isic/ISIC_2019_Test_GroundTruth.csv", [*ISIC, "score_weight", "validation_weight"],
+          [*one_hot("ISIC_0034321", "UNK"), "1.0", "0.0"])
+    table(put, "isic/ISIC_2019_Test_Metadata.csv", ["image", "age_approx", "anatom_site_general", "sex"],
+          ["ISIC_0034321", 45, "lateral torso", "female"])
+    first, *others = read_records(isic)
+    assert (first.split, first.patient, first.labels) == ("test", None, ("unknown lesion",)) and len(others) == 4
+
+
+def test_isic_rows_that_cannot_be_used(put, isic):
+    table(put, "isic/ISIC_2019_Training_GroundTruth.csv", ISIC, one_hot("ISIC_0000000", "NV"), one_hot("ISIC_0024306"),
+          one_hot("ISIC_0024307", "MEL", "NV"), ["ISIC_0000017_downsampled", "0.5", *["0"] * 8], one_hot("ISIC_9", "BCC"))
+    with pytest.raises(DataError) as caught:
+        read_records(isic)
+    text = str(caught.value)
+    assert "4 of 5 rows" in text and "line 3: 0 classes are marked; it must be one" in text
+    assert "line 4: 2 classes are marked: MEL, NV" in text and "line 5: MEL is '0.5'; it must be 0 or 1" in text
+    assert "line 6: ISIC_9 is not in the metadata" in text
+    with pytest.raises(DataError, match=r"line 6: there is no image ISIC_9 in .*ISIC_2019_Training_Input"):
+        read_records(isic, lesions=False)
+
+
+def test_isic_without_its_metadata_or_images(put, isic):
+    metadata = isic / "ISIC_2019_Training_Metadata.csv"
+    rows = metadata.read_text()
+    metadata.write_text(rows + "ISIC_0024307,45,,HAM_0000551,male\n")
+    with pytest.raises(DataError, match=r"1 of 5 rows of .*line 6: ISIC_0024307 is of another lesion than in a row above"):
+        read_records(isic)
+    metadata.write_text(rows.replace("lesion_id", "lesion"))
+    with pytest.raises(DataError, match=r"no column 'lesion_id' \(did you mean 'lesion'"):
+        read_records(isic)
+    metadata.unlink()
+    with pytest.raises(DataError, match=r"no .*Training_Metadata\.csv, by whose lesion_id .*or set lesions to false"):
+        read_records(isic)
+    assert len(read_records(isic, lesions=False)) == 4
+    (isic / "ISIC_2019_Training_Input").rename(isic / "pictures")
+    with pytest.raises(DataError, match=r"no folder .*ISIC_2019_Training_Input with the images of .*set images"):
+        read_records(isic, lesions=False)
+    assert len(read_records(isic, lesions=False, images=str(isic / "pictures"))) == 4
+
+
+def test_isic_tables_that_are_not(put, tmp_path):
+    path = table(put, "t.csv", ISIC[:-1], one_hot("a", "NV")[:-1])
+    with pytest.raises(DataError, match=r"not ISIC 2019's ground truth.*UNK; its columns are: image, MEL"):
+        read_records(path, "isic")
+    with pytest.raises(DataError, match="no such CSV in the folder"):
+        read_records(tmp_path / "..", "isic")
 
 
 # Any table
