@@ -79,9 +79,19 @@ def text_name(parameter: str) -> str:
     return parameter if parameter.startswith("text_model.") else f"text_model.{parameter}"
 
 
+def text_kohya_name(module: str) -> str:
+    """`lora_te_text_model_...` for a linear layer of CLIPTextModel, such as `encoder.layers.0.mlp.fc1`."""
+    return KOHYA_TEXT + text_name(module).replace(".", "_")
+
+
+def text_encoder_name(kind: str) -> str:
+    """ComfyUI's name of the text encoder of a kind of base, which is also the key of its embeddings."""
+    return "clip_h" if kind == "sd2" else "clip_l"
+
+
 def text_stem(kind: str) -> str:
-    """ComfyUI's name of the text encoder of a kind of base, which prefixes `text_model.` in keys of norms and embeddings."""
-    return f"text_encoders.{'clip_h' if kind == 'sd2' else 'clip_l'}.transformer."
+    """What prefixes `text_model.` in keys of the text encoder's norms and embeddings."""
+    return f"text_encoders.{text_encoder_name(kind)}.transformer."
 
 
 def text_diff_key(parameter: str, kind: str) -> str:
@@ -97,12 +107,21 @@ def targets(unet_parameters: Iterable[str], unet_config: Mapping[str, Any], text
     for module in {name.rpartition(".")[0] for name in unet_parameters}:
         ldm = names.get(f"{module}.weight", "").rpartition(".")[0]
         found[kohya_name(module)] = ("unet", module)
+        for stem in _diffusers_stems(module):
+            found[stem] = ("unet", module)
         if ldm:
             found[kohya_name(ldm)] = found[f"diffusion_model.{ldm}"] = ("unet", module)
     for module in {name.rpartition(".")[0] for name in text_parameters}:
         full = text_name(f"{module}.weight").rpartition(".")[0]
         found[text_stem(kind) + full] = ("text_encoder", module)
         if ".layers." in full and "layer_norm" not in full:  # the linears
-            for prefix in (KOHYA_TEXT, "lora_te1_"):
-                found[prefix + full.replace(".", "_")] = ("text_encoder", module)
+            for stem in (*(prefix + full.replace(".", "_") for prefix in (KOHYA_TEXT, "lora_te1_")), f"text_encoder.{full}"):
+                found[stem] = ("text_encoder", module)
     return found
+
+
+def _diffusers_stems(module: str) -> list[str]:
+    """What LyCORIS calls a module of the U-Net, and diffusers in its files of today and of 2023."""
+    processor = module.replace(".to_", ".processor.to_")
+    processor = processor.removesuffix(".0") if processor.endswith(".to_out.0") else processor
+    return [f"lycoris_{module.replace('.', '_')}", f"unet.{module}", *dict.fromkeys([processor, f"unet.{processor}"])]
