@@ -1,6 +1,6 @@
 """Step time of ``train`` against a bare forward-backward-AdamW loop on cached tensors, measured in one run.
 
-    python benchmarks/step.py [--base embedded] [--methods full-unet lora] [--batch 4] [--size 512] [--blocks 6]
+    python benchmarks/step.py [--base embedded] [--methods full lora] [--batch 4] [--size 512] [--blocks 6]
 
 Blocks of steps of the two take turns, so that whatever else the machine does falls on both; the figures are medians over all
 steps, of the time on the clock and of the processor's time, which other programs do not lengthen.
@@ -105,7 +105,7 @@ def measure(name: str, arguments: argparse.Namespace, folder: Path) -> tuple[tup
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--base", default="embedded")
-    parser.add_argument("--methods", nargs="+", default=["full-unet", "lora"])
+    parser.add_argument("--methods", nargs="+", default=["full", "lora"])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--blocks", type=int, default=6)

@@ -19,7 +19,7 @@ EXAMPLE = "medtune demo --out medtune-demo"
 
 # Learning rates and options that suit a U-Net of 10 million parameters; a small one needs the convolutions too.
 SETTINGS: dict[str, tuple[dict[str, Any], float]] = {
-    "full-unet": ({}, 3e-4),
+    "full": ({}, 3e-4),
     "lora": ({"rank": 16, "alpha": 16.0, "targets": "all"}, 2e-3),
     "bitfit": ({}, 5e-3),
 }
@@ -29,7 +29,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], float]] = {
 class DemoOptions:
     """How much the demonstration does."""
 
-    methods: tuple[str, ...] = option(("full-unet", "lora"), "Methods to compare.", choices=tuple(SETTINGS))
+    methods: tuple[str, ...] = option(("full", "lora"), "Methods to compare.", choices=tuple(SETTINGS))
     images: int = option(120, "Phantoms in all.", low=24, high=100_000)
     held_out: float = option(0.4, "Share of the patients that is only compared with.", low=0.1, high=0.9)
     steps: int = option(160, "Training steps of each method.", low=1, high=100_000)

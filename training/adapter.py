@@ -1,4 +1,7 @@
-"""Tensors and header <-> one safetensors file in the keys that kohya's tools and stock loaders read."""
+"""Tensors and header <-> one safetensors file in the keys that kohya's tools and stock loaders read.
+
+An adapter is what every method makes; the other products of a training (`products.KINDS`) are written, read and applied alike.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ from torch import Tensor
 
 from ..errors import ModelError, listing
 from ..files import hash_file, whole
+from . import peft_file
 from .apply import apply_adapter
 from .file_kind import describe, read_header
 from .header import make_header
+from .products import kind_of
 
 __all__ = ["Adapter", "apply_adapter", "make_header", "read_adapter", "write_adapter"]
 
@@ -39,6 +44,11 @@ class Adapter:
         digest = self.header.get("modelspec.hash_sha256") or (hash_file(self.path) if self.path else "")
         return {**facts, "file": self.name, "hash": digest, "losses": str(losses) if losses and losses.is_file() else None}
 
+    @property
+    def kind(self) -> str:
+        """Which product it is: one of `products.KINDS`."""
+        return kind_of(self.tensors, self.header) or "adapter"
+
     def config(self) -> dict[str, Any] | None:
         """The settings of the method that made it, or None where the file does not say."""
         return json.loads(self.header["medtune.config"]) if "medtune.config" in self.header else None
@@ -54,19 +64,19 @@ def _value(text: str) -> Any:
 def write_adapter(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Path:
     """Write an adapter file, whole or not at all; the hashes of its tensors are filled in.
 
-    `ss_network_module` follows from the keys. Raises ModelError for values that are not finite, and for no tensors at all.
+    An adapter's `ss_network_module` follows from the keys. Raises ModelError for values that are not finite, and for no tensors.
     """
     from safetensors.torch import save_file
 
     path = Path(path)
     if not tensors:
-        raise ModelError(f"there is nothing to write to {path}: the adapter has no tensors")
+        raise ModelError(f"there is nothing to write to {path}: it has no tensors")
     broken = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
     if broken:
         raise ModelError(f"{path} is not written: {len(broken)} of its {len(tensors)} tensors have NaN or infinite values: "
                          f"{listing(broken)}. Train with a lower learning rate, or in float32.")
-    metadata = {"ss_network_module": _network_module(tensors), **header, "modelspec.hash_sha256": "0x" + _NO_HASH,
-                "sshs_model_hash": _NO_HASH}
+    module = {"ss_network_module": _network_module(tensors)} if kind_of(tensors, header) == "adapter" else {}
+    metadata = {**module, **header, "modelspec.hash_sha256": "0x" + _NO_HASH, "sshs_model_hash": _NO_HASH}
     with whole(path) as beside:
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, beside, metadata=metadata)
         _fill_in_hashes(beside)
@@ -90,17 +100,17 @@ def _fill_in_hashes(path: Path) -> None:
 
 
 def read_adapter(path: str | Path) -> Adapter:
-    """An adapter file. Raises Missing or ModelError that says what the file is when it is something else."""
+    """An adapter file, or another product. Raises Missing or ModelError that says what the file is when it is something else."""
     from safetensors import safe_open
 
-    path = Path(path)
+    path = peft_file.tensors_file(Path(path))
     head = read_header(path)
-    what = describe(head.shapes)
-    if what != "a LoRA or another adapter":
-        raise ModelError(f"{path} is {what or 'not an adapter of a known kind'}, not an adapter. A whole model is loaded as a base.")
+    if kind_of(head.shapes, head.metadata) is None:
+        raise ModelError(f"{path} is {describe(head.shapes) or 'not an adapter of a known kind'}, not an adapter. A whole model is "
+                         "loaded as a base.")
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name).clone() for name in head.shapes}
     broken = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
     if broken:
         raise ModelError(f"{path} has NaN or infinite values in {listing(broken)}. It was spoiled in training: train it again.")
-    return Adapter(tensors, head.metadata, path.name, path)
+    return Adapter(peft_file.native(tensors, head.metadata, path), head.metadata, path.name, path)

@@ -69,6 +69,7 @@ class Base:
         channels: of the U-Net's input: 4, or 9 for inpainting.
         unet, text_encoder, vae, tokenizer: the networks, frozen, and the tokeniser.
         scheduler_config: what diffusers' schedulers are built from.
+        source: where its original weights are read from.
         notice: what every report made with this base must say, or None.
     """
 
@@ -78,7 +79,7 @@ class Base:
         self.scheduler_config: dict[str, Any] = {**source.layout.scheduler, "prediction_type": source.prediction}
         self.notice = NOTICE if self.kind == "embedded" else None
         self.device, self.dtype = torch.device(device), dtype
-        self._source = source
+        self.source = source
         self._text_stem = "text_model."  # what transformers 4 begins CLIPTextModel's names with, and 5 does not
         self.tokenizer = Tokenizer(source.layout.text["pad_token_id"])
         self.unet = self._built("unet")
@@ -86,9 +87,9 @@ class Base:
         self.vae = self._built("vae")
 
     def _built(self, part: str) -> nn.Module | None:
-        if not self._source.has(part):
+        if not self.source.has(part):
             return None
-        network = empty(part, self._source.layout)
+        network = empty(part, self.source.layout)
         if part == "text_encoder" and not next(iter(network.state_dict())).startswith(self._text_stem):
             self._text_stem = ""
         weights = self.original(part)
@@ -101,7 +102,7 @@ class Base:
 
         Read anew from the file at each call and memory-mapped, so that they cost no memory until they are used.
         """
-        weights = self._source.read(part)
+        weights = self.source.read(part)
         if part == "text_encoder":
             weights = {self._text_stem + name.removeprefix("text_model."): value for name, value in weights.items()}
         return weights
@@ -123,7 +124,7 @@ class Base:
 
         Stable Diffusion 2 takes the last layer but one, through the final norm: its text encoder is built without the last.
         """
-        text_encoder = self._need("text_encoder")
+        text_encoder = self.need("text_encoder")
         ids, _ = self.tokens(prompts)
         return text_encoder(ids.to(text_encoder.device)).last_hidden_state
 
@@ -132,7 +133,7 @@ class Base:
 
         An autoencoder of TAESD's layout has no spread: its deviation is 0.
         """
-        vae = self._need("vae")
+        vae = self.need("vae")
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % 8 or images.shape[3] % 8:
             raise ConfigError(f"images are {tuple(images.shape)}; they must be (N, 3, H, W) with H and W multiples of 8")
         encoded = vae.encode(images.to(vae.device, vae.dtype) * 2 - 1)
@@ -141,7 +142,7 @@ class Base:
             deviation = torch.zeros_like(mean)
         else:
             mean, deviation = encoded.latent_dist.mean.float(), encoded.latent_dist.std.float()
-        return mean * self._source.scale + self._source.shift * self._source.scale, deviation * self._source.scale
+        return mean * self.source.scale + self.source.shift * self.source.scale, deviation * self.source.scale
 
     def encode_images(self, images: Tensor, generator: Generator | None = None, sample: bool = False) -> Tensor:
         """Latents (N, 4, H/8, W/8) of images (N, 3, H, W) in [0, 1]: the posterior's mean, or a sample of it by the generator."""
@@ -154,11 +155,21 @@ class Base:
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] of latents (N, 4, h, w) in the U-Net's scale."""
-        vae = self._need("vae")
-        raw = latents.float() / self._source.scale - self._source.shift
-        return (vae.decode(raw.to(vae.device, vae.dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
+        return (self.decoded(latents) / 2 + 0.5).clamp(0, 1)
 
-    def _need(self, part: str) -> nn.Module:
+    def decoded(self, latents: Tensor) -> Tensor:
+        """What the autoencoder itself makes of latents in the U-Net's scale: images (N, 3, H, W) about -1 to 1, unbounded."""
+        vae = self.need("vae")
+        raw = latents.float() / self.source.scale - self.source.shift
+        return vae.decode(raw.to(vae.device, vae.dtype)).sample.float()
+
+    @property
+    def latent_scale(self) -> tuple[float, float]:
+        """(scale, shift): the U-Net's latents are (raw + shift) * scale of the autoencoder's."""
+        return self.source.scale, self.source.shift
+
+    def need(self, part: str) -> nn.Module:
+        """One of the networks. Raises ModelError where the base was made without."""
         network = getattr(self, part)
         if network is None:
             raise ModelError(f"the base {self.ref} was made without its {part.replace('_', ' ')}. Connect it, or load the whole "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,7 +25,8 @@ class Facts:
     """What a user wants to know of a method before choosing it.
 
     `trains` names what is trained, `cost` the number of parameters on Stable Diffusion 1.5, `merges` whether the result can be folded
-    into the base's weights, `file` what is written, `zero_start` whether step 0 is exactly the base, `lr` the default learning rate.
+    into the base's weights, `file` what is written, `zero_start` whether step 0 is exactly the base, `lr` the default learning rate,
+    `continues` whether `load` can put the file's content back so that training goes on from it.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Facts:
     file: str
     zero_start: bool
     lr: float
+    continues: bool = True
 
 
 class Method(ABC):
@@ -62,19 +64,34 @@ class Method(ABC):
 
     @abstractmethod
     def export(self, base: Base) -> dict[str, Tensor]:
-        """The adapter in native keys: float32, contiguous, on the CPU."""
+        """All that was trained, in native keys: float32, contiguous, on the CPU."""
 
     @abstractmethod
     def load(self, base: Base, tensors: dict[str, Tensor]) -> None:
         """Put what `export` gave back into an attached base. Raises ModelError for keys that do not fit."""
 
+    def products(self, base: Base) -> dict[str, dict[str, Tensor]]:
+        """The files of a training by kind (`products.KINDS`), the principal one first: what `export` gives, a file for each loader."""
+        return {"adapter": self.export(base)}
+
     def parameters(self, base: Base) -> list[dict[str, Any]]:
-        """torch optimiser groups, each with `params`, a `name`, and `lr_scale` where a part learns at another rate."""
+        """torch optimiser groups, each with `params` and a `name`.
+
+        Where a group learns at another rate than the run's, `lr_scale` multiplies that, or `lr` stands in its place.
+        """
         return [{"name": self.name, "params": list(self.named(base).values())}]
 
     def trains(self, base: Base) -> set[str]:
         """The parts of the base that change: `unet`, `text_encoder`, `vae`; what is not among them can be cached."""
         return {"unet"}
+
+    def caption(self, caption: str) -> str:
+        """What the text encoder reads for a record's caption."""
+        return caption
+
+    def words(self) -> dict[str, int]:
+        """The words that the method teaches, each with the number of tokens that it stands for."""
+        return {}
 
     def count(self, base: Base) -> int:
         """The number of trained values."""
@@ -88,14 +105,26 @@ def freeze(base: Base) -> None:
             network.requires_grad_(False)
 
 
-def check_keys(tensors: dict[str, Tensor], shapes: dict[str, Sequence[int]], method: str) -> None:
+def need_parts(base: Base, parts: Iterable[str], method: str) -> None:
+    """Raise ModelError where the base was made without a part that the method trains."""
+    lacking = [part.replace("_", " ") for part in sorted(parts) if getattr(base, part) is None]
+    if lacking:
+        raise ModelError(f"method {method!r} with these settings trains the {' and the '.join(lacking)}, and the base "
+                         f"{base.ref} was made without. Connect it, load the whole checkpoint, or train other parts.")
+
+
+def check_keys(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], method: str) -> None:
     """Raise ModelError unless the tensors have exactly these keys and shapes."""
+    if problems := misfits(tensors, shapes):
+        raise ModelError(f"these tensors are not what method {method!r} with its present settings writes for this base "
+                         f"({problems}). Use the settings and the base that the adapter was made with.")
+
+
+def misfits(tensors: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> str:
+    """How the keys and shapes of tensors differ from these, in words; nothing where they do not."""
     missing = [key for key in shapes if key not in tensors]
     unknown = [key for key in tensors if key not in shapes]
     wrong = [f"{key} {tuple(tensors[key].shape)}, not {tuple(shape)}" for key, shape in shapes.items()
              if key in tensors and tuple(tensors[key].shape) != tuple(shape)]
-    problems = [f"{len(found)} {kind}: {listing(found)}" for kind, found in
-                (("missing", missing), ("unknown", unknown), ("of another shape", wrong)) if found]
-    if problems:
-        raise ModelError(f"these tensors are not what method {method!r} with its present settings writes for this base "
-                         f"({'; '.join(problems)}). Use the settings and the base that the adapter was made with.")
+    return "; ".join(f"{len(found)} {kind}: {listing(found)}" for kind, found in
+                     (("missing", missing), ("unknown", unknown), ("of another shape", wrong)) if found)

@@ -134,6 +134,18 @@ def open_tensors(unet: Mapping[str, Tensor], text: Mapping[str, Tensor] | None, 
     return Source(name, hash_tensors(tensors), layout, found, read, scale, shift, without)
 
 
+def open_checkpoint(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], name: str) -> Source:
+    """A whole checkpoint in LDM layout that is in memory. The tensors are kept as they are given."""
+    layout = find_layout({key: tuple(value.shape) for key, value in tensors.items()}, name)
+    scale, shift = latent_scale({key: value for key, value in tensors.items() if key.startswith(VAE_PREFIX + "vae_s")}, layout)
+
+    def read(part: str) -> dict[str, Tensor]:
+        return _convert({key: value for key, value in tensors.items() if key.startswith(_PREFIXES[part])}, part, layout, name)
+
+    prediction = find_prediction(layout, tensors, metadata.get("modelspec.prediction_type"), None)
+    return Source(name, hash_tensors(tensors), layout, prediction, read, scale, shift)
+
+
 def _with_vae(layout: Layout, vae: Mapping[str, Tensor]) -> Layout:
     """The layout with the autoencoder that was given, which in a graph need not be the checkpoint's own."""
     from dataclasses import replace

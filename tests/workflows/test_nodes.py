@@ -45,7 +45,7 @@ def test_every_method_trains_on_a_checkpoints_file(comfyui):
 
 def test_a_model_of_the_graph_trains_with_the_adapter_that_it_carries(comfyui):
     client, folder = comfyui
-    workflow = training("MedTuneMethodFullUnet", lr=1e-2)
+    workflow = training("MedTuneMethodFull", lr=1e-2)
     workflow |= graph(
         lora=("LoraLoader", {"model": ["base", 0], "clip": ["base", 1], "lora_name": ["train", 3], "strength_model": 1.0,
                              "strength_clip": 1.0}),
