@@ -47,13 +47,19 @@ def save(path: Path, state: State) -> None:
     facts = {"format": FORMAT, "step": state.step, "seconds": state.seconds, "device": state.device,
              "optimizer": settings, "schedule": _plain(state.schedule.state_dict()),
              "scaler": _plain(state.scaler.state_dict()) if state.scaler is not None else None}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    tensors = _apart({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
     with whole(path) as beside:
         try:
             save_file(tensors, beside, metadata={"medtune.state": json.dumps(facts)})
         except SafetensorError as error:
             raise MedTuneError(f"cannot write the checkpoint {path}: {error}. Free some space or choose another folder; the last "
                                "checkpoint is intact") from error
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in place of tensors that share their memory with an earlier one, which a file cannot."""
+    owners = {value.data_ptr(): name for name, value in reversed(tensors.items())}
+    return {name: value if owners[value.data_ptr()] == name else value.clone() for name, value in tensors.items()}
 
 
 def load(path: Path, state: State) -> str:
@@ -95,10 +101,11 @@ def _pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
     held = optimizer.state_dict()
     tensors, numbers = {}, {}
     for index, entries in held["state"].items():
-        for name, value in entries.items():
+        inner = [pair for value in entries.values() if isinstance(value, dict) for pair in value.items()]  # as bitsandbytes has it
+        for name, value in (*entries.items(), *inner):
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{index}/{name}"] = value
-            else:
+            elif not isinstance(value, dict):
                 numbers.setdefault(str(index), {})[name] = value
     return tensors, {"groups": held["param_groups"], "numbers": numbers}
 
@@ -112,6 +119,10 @@ def _unpack_optimizer(optimizer: torch.optim.Optimizer, settings: dict[str, Any]
     groups = [{key: tuple(value) if isinstance(value, list) and key != "params" else value for key, value in group.items()}
               for group in settings["groups"]]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for weight, entries in optimizer.state.items():  # a channels-last weight's state has its layout, which a file does not keep
+        for name, value in entries.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+                entries[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from medtune import config
 from medtune.data.record import Record
 from medtune.errors import ConfigError, DataError
+from medtune.training import state
 from medtune.training.loop import check_options
-from medtune.training.optimiser import build_optimizer, build_schedule, optimizer_names
+from medtune.training.optimiser import EIGHT_BIT, build_optimizer, build_schedule, optimizer_names
 from medtune.training.options import INCIDENTAL, TrainOptions
 
 RECORDS = [Record(Path(f"{index}.png"), "a caption") for index in range(3)]
@@ -69,6 +71,8 @@ def test_every_optimizer_of_torch_lowers_a_loss(name):
 def test_an_unknown_optimizer_lists_what_there_is():
     with pytest.raises(ConfigError, match=r"AdmaW.*did you mean 'AdamW'.*SGD"):
         build_optimizer([], TrainOptions(optimizer="AdmaW"), 1e-3)
+    with pytest.raises(ConfigError, match=r"did you mean 'AdamW8bit'"):
+        build_optimizer([], TrainOptions(optimizer="AdamW8bits"), 1e-3)
     for name in ("LBFGS", "SparseAdam", "Optimizer", "lr_scheduler"):
         with pytest.raises(ConfigError, match=r"torch.optim has"):
             build_optimizer([], TrainOptions(optimizer=name), 1e-3)
@@ -80,13 +84,58 @@ def test_an_optimizer_that_cannot_take_the_weights_is_a_setting_error():
         build_optimizer([{"params": [torch.nn.Parameter(torch.ones(4))]}], TrainOptions(optimizer="Muon"), 1e-3)
 
 
-def test_weight_decay_and_the_scale_of_a_group_reach_the_optimizer():
+def test_weight_decay_and_the_rates_of_groups_reach_the_optimizer():
     groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "name": "a"},
-              {"params": [torch.nn.Parameter(torch.ones(2))], "name": "b", "lr_scale": 0.1}]
-    optimizer = build_optimizer(groups, TrainOptions(weight_decay=0.3), lr=1e-2)
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-2, 1e-3])
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.3]
+              {"params": [torch.nn.Parameter(torch.ones(2))], "name": "b", "lr_scale": 0.1},
+              {"params": [torch.nn.Parameter(torch.ones(2))], "name": "c", "lr": 5e-6}]
+    optimizer = build_optimizer(groups, TrainOptions(weight_decay=0.3, warmup=2), lr=1e-2)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1e-2, 1e-3, 5e-6])
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3] * 3
     assert "lr_scale" not in optimizer.param_groups[1]
+    assert [set(group) - {"lr", "name", "params"} for group in groups] == [set(), {"lr_scale"}, set()]  # the giver's are as they were
+    rates = build_schedule(optimizer, TrainOptions(warmup=2))
+    optimizer.step()
+    rates.step()
+    assert rates.get_last_lr() == pytest.approx([5e-3, 5e-4, 2.5e-6])
+
+
+@pytest.mark.parametrize("name", EIGHT_BIT)
+def test_an_8_bit_optimizer_without_its_package_says_how_to_get_it(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ConfigError, match=rf"{name}.*pip install bitsandbytes.*AdamW"):
+        check_options(TrainOptions(optimizer=name, batch=2), RECORDS)
+
+
+@pytest.mark.parametrize("name", EIGHT_BIT)
+def test_an_8_bit_optimizer_keeps_8_bits_and_resumes_to_the_same_bits(name, tmp_path):
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed", exc_type=ImportError)
+
+    def begin():
+        drawn = torch.Generator().manual_seed(1)
+        weights = {key: torch.nn.Parameter(torch.randn(4096, generator=drawn)) for key in "ab"}  # 4096: the least that it packs
+        optimizer = build_optimizer([{"params": list(weights.values()), "name": "w"}], TrainOptions(optimizer=name), lr=1e-2)
+        return state.State(weights, optimizer, build_schedule(optimizer, TrainOptions()))
+
+    def step(held):
+        held.optimizer.zero_grad()
+        sum(weight.square().sum() for weight in held.named.values()).backward()
+        held.optimizer.step()
+        held.schedule.step()
+
+    whole = begin()
+    before = sum(weight.square().sum().item() for weight in whole.named.values())
+    for _ in range(2):
+        step(whole)
+    assert {value.dtype for value in whole.optimizer.state[whole.named["a"]].values() if getattr(value, "shape", ()) == (4096,)} == {
+        torch.uint8}
+    state.save(tmp_path / "state", whole)
+    resumed = begin()
+    state.load(tmp_path / "state", resumed)
+    for held in (whole, resumed):
+        for _ in range(2):
+            step(held)
+    assert sum(weight.square().sum().item() for weight in whole.named.values()) < before
+    assert all(torch.equal(weight, resumed.named[key]) for key, weight in whole.named.items())
 
 
 @pytest.mark.parametrize(("schedule", "factor"), [
