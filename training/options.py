@@ -14,11 +14,13 @@ class TrainOptions:
     """Each field is a widget of the training node, a flag of ``medtune train`` and a line of the adapter's header."""
 
     steps: int = option(500, "Updates of the weights.", low=1, high=10_000_000)
-    batch: int = option(4, "Images a step; no more than the data set shows in an epoch.", low=1, high=4096)
+    batch: int = option(4, "Images a step; no more than the data set shows in an epoch. 0 takes the largest power of two that fits "
+                        "into memory.", low=0, high=4096)
     accumulation: int = option(1, "Batches summed up for one update: a larger batch in the memory of a small one.", low=1,
                                high=4096, advanced=True)
     lr: float = option(0.0, "Learning rate; 0 takes the method's own.", low=0, high=10, step=1e-6)
-    optimizer: str = option("AdamW", "A class of torch.optim by name, such as AdamW, Adam, SGD, RAdam or Adafactor.",
+    optimizer: str = option("AdamW", "A class of torch.optim by name, such as AdamW, Adam, SGD, RAdam or Adafactor; or, with a "
+                            "quarter of the state, of bitsandbytes, where that is installed: AdamW8bit, Adam8bit, Lion8bit.",
                             advanced=True)
     weight_decay: float = option(1e-2, "Weight decay, where the optimiser has one.", low=0, high=1, step=1e-3, advanced=True)
     schedule: str = option("constant", "Learning rate over the steps, after the warm-up.",
@@ -53,6 +55,10 @@ class TrainOptions:
     checkpoint_every: int = option(100, "Steps between checkpoints that a killed run resumes from; 0 writes one only when "
                                    "interrupted.", low=0, high=10_000_000)
     tensorboard: bool = option(False, "Log to TensorBoard in the run's folder.", advanced=True)
+    compile: bool = option(False, "Compile the U-Net by torch.compile: minutes at the start, faster steps afterwards. Needs a C++ "
+                           "compiler, on a GPU also triton.", advanced=True)
+    channels_last: str = option("auto", "Keep the U-Net's weights in channels-last layout: auto does so on a GPU in bf16 or fp16.",
+                                choices=("auto", "on", "off"), advanced=True)
 
 
 # What changes nothing in the adapter that comes out: two requests that differ only here share one run.
