@@ -15,7 +15,7 @@ import argparse
 import dataclasses
 import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from .errors import ConfigError, listing, near
@@ -101,10 +101,10 @@ def _from_value(value: Any, kind: Any) -> Any:
     return value
 
 
-def parse(cls: type[T], pairs: Sequence[str]) -> T:
-    """The config from ``name=value`` words, as a command line gives them."""
+def parse(cls: type[T], pairs: Sequence[str], defaults: Mapping[str, Any] | None = None) -> T:
+    """The config from ``name=value`` words, as a command line gives them; the words win over ``defaults``."""
     known = {name: kind for name, kind, *_ in fields(cls)}
-    values = {}
+    values = dict(defaults or {})
     for pair in pairs:
         name, separator, text = pair.partition("=")
         if not separator:
@@ -129,7 +129,7 @@ def _from_text(text: str, kind: Any, name: str) -> Any:
 
 
 def add_flags(parser: argparse.ArgumentParser, cls: type, skip: Sequence[str] = ()) -> None:
-    """A ``--flag`` for each option of a config class; ``read_flags`` turns them back into the config."""
+    """A ``--flag`` for each option of a config class; ``read_flags`` turns those that were given back into the config."""
     for name, kind, default, facts in fields(cls):
         if name in skip:
             continue
@@ -137,14 +137,14 @@ def add_flags(parser: argparse.ArgumentParser, cls: type, skip: Sequence[str] = 
         shown = ",".join(default) if isinstance(default, tuple) else default
         text = f"{facts.get('help', '')} [{shown}]".replace("%", "%%")
         if kind is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=default, help=text)
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         else:
             kind_name = kind.__name__.upper() if isinstance(kind, type) else "A,B"
-            parser.add_argument(flag, default=default, help=text, metavar=kind_name,
+            parser.add_argument(flag, default=argparse.SUPPRESS, help=text, metavar=kind_name,
                                 type=kind if kind in (int, float) else str)
 
 
-def read_flags(cls: type[T], arguments: argparse.Namespace, **given: Any) -> T:
-    """The checked config from parsed flags; ``given`` values win over them."""
+def read_flags(cls: type[T], arguments: argparse.Namespace, defaults: Mapping[str, Any] | None = None) -> T:
+    """The checked config from parsed flags, which win over ``defaults``."""
     values = {name: getattr(arguments, name) for name, *_ in fields(cls) if hasattr(arguments, name)}
-    return from_json(cls, {**values, **given})
+    return from_json(cls, {**(defaults or {}), **values})

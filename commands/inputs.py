@@ -11,17 +11,21 @@ from ..files import cache_folder
 from .output import counter
 
 
-def add_data(parser: argparse.ArgumentParser, flag: str = "--data", what: str = "the training images") -> None:
+def add_data(parser: argparse.ArgumentParser, flag: str = "--data", what: str = "the training images", required: bool = True) -> None:
     """``--data`` (or another flag) with the layout and the split to read."""
-    parser.add_argument(flag, type=Path, required=True, metavar="PATH", help=f"folder or file of {what}")
+    parser.add_argument(flag, type=Path, required=required, metavar="PATH", help=f"folder or file of {what}")
     parser.add_argument("--source", default="auto", help="layout on disk, e.g. image-set, kohya, chexpert; auto finds it [auto]")
     parser.add_argument("--source-option", action="append", default=[], metavar="NAME=VALUE", help="option of the source")
     parser.add_argument("--split", default="", help="only the records of this split: train, val or test [all]")
 
 
-def read_data(arguments: argparse.Namespace, path: Path) -> list:
-    """The records of ``add_data``'s arguments."""
-    from ..data.source import SOURCES, read_records
+def read_data(arguments: argparse.Namespace, path: Path, template: str = "") -> list:
+    """The records of ``add_data``'s arguments.
+
+    ``template`` is how captions are made, unless the arguments say it, where the source makes captions of that kind from labels.
+    """
+    from ..data.caption import modality
+    from ..data.source import SOURCES, read_records, recognise
     from ..data.split import select
 
     options = {}
@@ -31,8 +35,26 @@ def read_data(arguments: argparse.Namespace, path: Path) -> list:
         config = parse(SOURCES[arguments.source].Config, arguments.source_option)
         names = [pair.partition("=")[0].replace("-", "_") for pair in arguments.source_option]
         options = {name: getattr(config, name) for name in names}
-    records = read_records(path, arguments.source, **options)
+    source = arguments.source
+    if template and "caption" not in options and path.exists():
+        source = recognise(path) if source == "auto" else source
+        if modality(getattr(SOURCES[source].Config(), "caption", "")) == modality(template) != "":
+            options["caption"] = template
+    records = read_records(path, source, **options)
     return select(records, arguments.split) if arguments.split else records
+
+
+def add_preset(parser: argparse.ArgumentParser) -> None:
+    """``--preset``."""
+    parser.add_argument("--preset", default="", metavar="NAME",
+                        help="settings of a published study, see `medtune methods --presets`; what else is given wins over them")
+
+
+def preset(arguments: argparse.Namespace):
+    """The preset that was asked for, or the one that sets nothing."""
+    from ..training.preset import PLAIN, PRESETS
+
+    return PRESETS[arguments.preset] if arguments.preset else PLAIN
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

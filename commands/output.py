@@ -28,10 +28,14 @@ def counter(what: str):
 
 
 def table(rows: list[tuple], heads: tuple[str, ...]) -> str:
-    """Columns aligned by spaces, under their heads; None is left blank."""
-    cells = [heads, *[tuple("" if cell is None else str(cell) for cell in row) for row in rows]]
+    """Columns aligned by spaces, under their heads; None is left blank, and large numbers get commas."""
+    cells = [heads, *[tuple(map(_cell, row)) for row in rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
 
 
 def plugins(arguments: argparse.Namespace, entries: list[tuple[tuple, type]], heads: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..config import add_flags, read_flags
-from .inputs import add_device, device
+from .inputs import add_device, add_preset, device, preset
 from .output import counter, say, show
 
 EXAMPLE = "medtune sample --adapter runs/lora-1a2b3c/adapter.safetensors --table counts.csv --out generated"
@@ -18,9 +18,11 @@ def add_arguments(parser) -> None:
     parser.add_argument("--strength", type=float, default=1.0, help="strength of the adapter [1.0]")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--table", type=Path, help="CSV of label combinations and counts: labels,count")
+    what.add_argument("--balanced", metavar="TEMPLATE", help="every class of a closed list alike: retinopathy, isic")
     what.add_argument("--prompt", action="append", help="a prompt; may be repeated")
-    parser.add_argument("--template", default="chest-xray", help="caption template for the table's labels [chest-xray]")
-    parser.add_argument("--count", type=int, default=1, help="images per --prompt [1]")
+    parser.add_argument("--template", help="caption template for the table's labels [the preset's, or chest-xray]")
+    parser.add_argument("--count", type=int, default=1, help="images per --prompt, or of each class of --balanced [1]")
+    add_preset(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder of the image set")
     add_device(parser)
     add_flags(parser, SampleOptions)
@@ -32,7 +34,7 @@ def run(arguments) -> None:
     from ..training.base import load_base
     from ..training.sample import SampleOptions, sample
 
-    options = read_flags(SampleOptions, arguments)
+    options = read_flags(SampleOptions, arguments, preset(arguments).sampling)
     wanted = prompts(arguments, options.seed)
     base, made_by = load_base(arguments.base, device=device(arguments.device)), None
     if arguments.adapter:
@@ -45,11 +47,14 @@ def run(arguments) -> None:
 
 
 def prompts(arguments, seed: int) -> list:
-    """The prompts of a table of labels, or of the command line."""
+    """The prompts of a table of labels, of all classes alike, or of the command line."""
     from ..training.sample import Prompt
-    from ..training.table import prompts_from_table, read_table
+    from ..training.table import balanced_table, prompts_from_table, read_table
 
+    if arguments.balanced:
+        return prompts_from_table(balanced_table(arguments.balanced, arguments.count), arguments.template or arguments.balanced, seed)
     if arguments.table:
-        return prompts_from_table(read_table(arguments.table), arguments.template, seed)
+        template = arguments.template or preset(arguments).caption or "chest-xray"
+        return prompts_from_table(read_table(arguments.table), template, seed)
     texts = [text for text in arguments.prompt for _ in range(arguments.count)]
     return [Prompt(text, seed=seed + index) for index, text in enumerate(texts)]

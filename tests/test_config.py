@@ -46,6 +46,7 @@ def test_whole_numbers_are_rates_too():
 
 def test_words():
     assert parse(Example, ["rank=4", "clip=no", "rate=1e-3", "names=x,y"]) == Example(4, 1e-3, "linear", False, ("x", "y"))
+    assert parse(Example, ["rank=8"], {"rank": 4, "rate": 1.0}) == Example(8, 1.0)
     for word in ("rank", "rank=four", "clip=maybe"):
         with pytest.raises(ConfigError, match=r"rank|clip"):
             parse(Example, [word])
@@ -57,5 +58,6 @@ def test_flags():
     assert "100 % of them" in parser.format_help()
     assert read_flags(Example, parser.parse_args([])) == Example()
     assert read_flags(Example, parser.parse_args(["--rank", "4", "--no-clip", "--names", "x"])).names == ("x",)
+    assert read_flags(Example, parser.parse_args(["--rank", "8"]), {"rank": 4, "rate": 1.0}) == Example(8, 1.0)  # given, as by default
     with pytest.raises(ConfigError, match="rank is 99"):
         read_flags(Example, parser.parse_args(["--rank", "99"]))

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "workflows": LEAVES | {"data", "training", "evaluation", "workflows"},
     "commands": LEAVES | {"data", "training", "evaluation", "workflows", "commands"},
 }
-PLUGINS = ["data/sources", "training/methods", "evaluation/extractors", "evaluation/metrics"]
+PLUGINS = ["data/sources", "training/methods", "training/presets", "evaluation/extractors", "evaluation/metrics"]
 COMFYUI = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "execution", "server", "latent_preview"}
 FILES = sorted(path for folder in (*MAY_IMPORT, ".") for path in
                ((ROOT / folder).rglob("*.py") if folder != "." else ROOT.glob("*.py")))

@@ -9,8 +9,9 @@ from itertools import zip_longest
 from pathlib import Path
 
 from ..data.caption import caption
+from ..data.classes import COMBINATIONS
 from ..data.record import Record
-from ..errors import DataError
+from ..errors import DataError, UnknownName
 from .sample import Prompt
 
 Table = list[tuple[tuple[str, ...], int]]
@@ -43,6 +44,17 @@ def read_table(source: str | Path) -> Table:
         raise DataError(f"{name} has {len(faults)} rows that cannot be used: {'; '.join(faults[:5])}" if faults else
                         f"{name} has no rows below its header; add one a label combination, such as: Pneumonia|Edema,10")
     return table
+
+
+def balanced_table(template: str, count: int) -> Table:
+    """``count`` images of each combination of classes that a caption template of closed classes knows: ``retinopathy`` (levels and
+    eyes), ``isic`` (lesions). UnknownName for another template, whose classes only the data tell.
+    """
+    if template not in COMBINATIONS:
+        raise UnknownName("template with a closed list of classes", template, COMBINATIONS)
+    if count < 1:
+        raise DataError(f"a table of {count} images of each class was asked for; it must be at least 1")
+    return [(labels, count) for labels in COMBINATIONS[template]]
 
 
 def prompts_from_table(table: Table, template: str = "chest-xray", seed: int = 0) -> list[Prompt]:

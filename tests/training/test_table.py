@@ -6,9 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from medtune.data.classes import EYES, RETINOPATHY
 from medtune.data.record import Record
-from medtune.errors import DataError
-from medtune.training.table import prompts_from_records, prompts_from_table, read_table, table_from_records
+from medtune.errors import DataError, UnknownName
+from medtune.training.table import balanced_table, prompts_from_records, prompts_from_table, read_table, table_from_records
 
 TABLE = "labels,count\nEdema|Cardiomegaly,2\n,3\n\nPneumonia,1\n"
 ROWS = [(("Cardiomegaly", "Edema"), 2), ((), 3), (("Pneumonia",), 1)]
@@ -63,6 +64,30 @@ def test_a_table_from_records_balances_the_classes():
     assert sum(count for _, count in table) == 40
     assert totals["A"] == totals["none"] and abs(totals["A"] - totals["C"]) <= 1
     assert {labels for labels, _ in table} <= {record.labels for record in data}
+
+
+def test_tables_of_closed_lists():
+    prompts = prompts_from_table(balanced_table("isic", 3), "isic")
+    assert len(prompts) == 24 and set(Counter(prompt.labels for prompt in prompts).values()) == {3}
+    assert {prompt.text for prompt in prompts[:8]} == {prompt.text for prompt in prompts}  # in turn
+    assert "a dermoscopic image with dermatofibroma (DF)" in {prompt.text for prompt in prompts}
+    prompts = prompts_from_table(balanced_table("retinopathy", 2), "retinopathy")
+    totals = Counter(label for prompt in prompts for label in prompt.labels)
+    assert totals == dict.fromkeys(RETINOPATHY, 4) | dict.fromkeys(EYES.values(), 10)
+    with pytest.raises(UnknownName, match=r"closed list of classes 'chest-xray'; there are: isic, retinopathy"):
+        balanced_table("chest-xray", 1)
+    with pytest.raises(DataError, match="0 images of each class"):
+        balanced_table("isic", 0)
+
+
+def test_levels_are_balanced_whatever_their_share_in_the_data():
+    shares = dict(zip(RETINOPATHY, (60, 8, 20, 4, 2), strict=True))
+    data = records(*[tuple(sorted((level, eye))) for level, share in shares.items() for eye in EYES.values() for _ in range(share)])
+    totals = Counter()
+    for labels, count in table_from_records(data, 100):
+        totals.update(dict.fromkeys(labels, count))
+    assert max(totals[level] for level in RETINOPATHY) - min(totals[level] for level in RETINOPATHY) <= 1
+    assert abs(totals["left eye"] - totals["right eye"]) <= 5
 
 
 def test_a_table_needs_records_and_a_count():

@@ -1,0 +1,1 @@
+"""The presets, one file a study: `training.preset.PRESETS` finds them here."""
