@@ -1,35 +1,63 @@
-"""An adapter merged into a base, with the same result as stock loaders: every key is used, or the file is refused."""
+"""An adapter merged into a base, with the same result as stock loaders: every key is used, or the file is refused.
+
+Read are the files of this library, kohya's sd-scripts, LyCORIS, diffusers and peft (see `peft_file`); `changes` has the formulas.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, listing
+from .changes import ENDS, SYNONYMS, Kind, kind_of
 from .keys import targets
+from .objective import follow_schedule
+from .products import apply_product
 
 if TYPE_CHECKING:
     from .adapter import Adapter
     from .base import Base
 
-_SUFFIXES = (".lora_up.weight", ".lora_down.weight", ".alpha", ".diff_b", ".diff")
+_OF_BIASES = ("diff_b", "b_norm")
+_ENDS = sorted([*ENDS, *SYNONYMS, *_OF_BIASES], key=len, reverse=True)
+
+
+@dataclass
+class Change:
+    """What an adapter says of one weight or bias: its tensors by the ends of their keys, and for a weight the kind that they are."""
+
+    name: str
+    parameter: nn.Parameter
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    kind: Kind | None = None
+
+    def made(self, strength: float) -> Tensor:
+        """The new weight or bias, float32."""
+        old = self.parameter.float()
+        tensors = {end: tensor.to(old.device, torch.float32) for end, tensor in self.tensors.items()}
+        if self.kind is None:
+            return old + strength * next(iter(tensors.values()))
+        return self.kind.change(old, tensors, strength)
 
 
 def apply_adapter(base: Base, adapter: Adapter, strength: float = 1.0) -> list[str]:
-    """Merge an adapter into the base's weights in place; what a user should know of it is returned as sentences.
+    """Merge an adapter, or apply another product of a training, to the base in place; what a user should know of it is returned as
+    sentences.
 
-    W + strength * alpha / rank * up @ down for a low-rank update (no alpha means rank), W + strength * diff, bias + strength * diff_b.
-    Raises ModelError, before anything is changed, when a key or a shape does not fit the base.
+    Raises ModelError, before any weight is changed, when a key or a shape does not fit the base.
     """
-    changes = _changes(base, adapter)
+    follow_schedule(base, adapter.header)
+    if adapter.kind != "adapter":
+        return [*apply_product(base, adapter, strength), *notices(base, adapter)]
+    changes = read_changes(base, adapter)
     with torch.no_grad():
-        for parameter, tensors in changes:
-            merged = parameter.float() + strength * difference(tensors, parameter.shape).to(parameter.device)
-            parameter.copy_(merged)
-    return notices(base, adapter)
+        for change in changes:
+            change.parameter.copy_(change.made(strength))
+    return [*notices(base, adapter), *_peculiarities(adapter, changes, strength)]
 
 
 def notices(base: Base, adapter: Adapter) -> list[str]:
@@ -42,57 +70,72 @@ def notices(base: Base, adapter: Adapter) -> list[str]:
             "its effect will differ from what training saw"]
 
 
-def _changes(base: Base, adapter: Adapter) -> list[tuple[nn.Parameter, dict[str, Tensor]]]:
-    """(parameter, {suffix: tensor}) of each weight and bias that the adapter changes."""
+def _peculiarities(adapter: Adapter, changes: list[Change], strength: float) -> list[str]:
+    """Where ComfyUI's loader, which is followed here, does not do what the adapter's paper or its trainer does."""
+    told = []
+    rescaled = [change for change in changes if "dora_scale" in change.tensors and change.kind is not None]
+    rows = [change.name for change in rescaled if change.tensors["dora_scale"].shape[0] == change.parameter.shape[0]
+            and change.kind.difference(change.tensors, change.parameter.shape).any()]
+    if rows:
+        told.append(f"{adapter.name} has a dora_scale of the outputs of {len(rows)} weights ({listing(rows)}). ComfyUI, which is "
+                    "followed here, divides it by the norm of the weight alone, DoRA's paper and trainers by that of weight and "
+                    "update together: its effect is not quite what it was trained to be")
+    turned = [change for change in changes if change.kind is not None and change.kind.name in ("OFT", "BOFT")]
+    if ignored := [change.name for change in turned if change.kind.name == "OFT" and "rescale" in change.tensors]:
+        told.append(f"{adapter.name} has a rescale of {len(ignored)} rotated weights, which ComfyUI passes over, and so is it here")
+    if turned and strength != 1:
+        told.append(f"{adapter.name} rotates weights, where ComfyUI lets a strength act twice: {strength:g} counts as {strength**2:g}")
+    return told
+
+
+def read_changes(base: Base, adapter: Adapter) -> list[Change]:
+    """What the adapter changes. Raises ModelError unless every key and shape fits the base."""
     parameters = {part: dict(getattr(base, part).named_parameters()) for part in ("unet", "text_encoder")
                   if getattr(base, part) is not None}
     known = targets(parameters["unet"], base.unet.config, parameters.get("text_encoder", ()), base.kind)
-    found, unknown, wrong = {}, [], []
+    found: dict[str, Change] = {}
+    unknown, wrong = [], []
     for key, tensor in adapter.tensors.items():
-        stem, suffix = _split(key)
+        stem, end = split(key)
         part, module = known.get(stem, (None, None))
-        name = f"{module}.{'bias' if suffix == '.diff_b' else 'weight'}"
-        if suffix is None or part is None or name not in parameters[part]:
+        name = f"{module}.{'bias' if end in _OF_BIASES else 'weight'}"
+        if end is None or part is None or name not in parameters[part]:
             unknown.append(key)
-        elif suffix in found.setdefault((part, name), {}):
+            continue
+        change = found.setdefault(f"{part}.{name}", Change(f"{part}.{name}", parameters[part][name]))
+        if end in change.tensors:
             wrong.append(f"{key} (a second key for one weight)")
-        else:
-            found[part, name][suffix] = tensor
-    for (part, name), tensors in found.items():
-        if problem := _misfit(tensors, parameters[part][name].shape):
-            wrong.append(f"{part}.{name} ({problem})")
+        change.tensors[end] = tensor
+    wrong += [f"{name} ({problem})" for name, change in found.items() if (problem := _settle(change, found))]
     _refuse(base, adapter, unknown, wrong)
-    return [(parameters[part][name], tensors) for (part, name), tensors in found.items()]
+    return list(found.values())
 
 
-def _split(key: str) -> tuple[str, str | None]:
-    suffix = next((suffix for suffix in _SUFFIXES if key.endswith(suffix)), None)
-    return key.removesuffix(suffix or ""), suffix
+def split(key: str) -> tuple[str, str | None]:
+    """(what names the layer, the end by this library's name) of a key; None for an end that is not known."""
+    for end in _ENDS:
+        if key.endswith(f".{end}") or (end in ("lora.up.weight", "lora.down.weight") and key.endswith(f"_{end}")):
+            return key[:-len(end) - 1], SYNONYMS.get(end, end)
+    return key, None
 
 
-def _misfit(tensors: Mapping[str, Tensor], shape: torch.Size) -> str | None:
-    """Why these tensors cannot change a weight of this shape, or None."""
-    up, down = tensors.get(".lora_up.weight"), tensors.get(".lora_down.weight")
-    whole = tensors.get(".diff", tensors.get(".diff_b"))
-    if whole is not None:
-        if up is not None or down is not None:
-            return "both a full difference and a low-rank one, of which stock loaders would use one"
-        return None if whole.shape == shape else f"{tuple(whole.shape)} for a weight of {tuple(shape)}"
-    if up is None or down is None:
-        return f"no {'lora_up' if up is None else 'lora_down'}"
-    fits = up.shape[0] == shape[0] and up[0].numel() == down.shape[0] and down[0].numel() == shape[1:].numel()
-    return None if fits else f"{tuple(up.shape)} times {tuple(down.shape)} for a weight of {tuple(shape)}"
-
-
-def difference(tensors: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
-    """What is added to a weight of this shape, float32, from the tensors of one key by their suffix."""
-    for suffix in (".diff", ".diff_b"):
-        if suffix in tensors:
-            return tensors[suffix].float()
-    up, down = tensors[".lora_up.weight"].float(), tensors[".lora_down.weight"].float()
-    rank = down.shape[0]
-    scale = tensors[".alpha"].item() / rank if ".alpha" in tensors else 1.0
-    return (up.flatten(1) @ down.flatten(1)).reshape(shape) * scale
+def _settle(change: Change, found: Mapping[str, Change]) -> str | None:
+    """Decide on a change's kind; why it cannot be used, or None."""
+    shape = change.parameter.shape
+    if broken := [end for end, tensor in change.tensors.items() if not torch.isfinite(tensor).all()]:
+        return f"NaN or infinite values in {', '.join(broken)}"
+    if change.name.endswith(".bias"):
+        end, tensor = next(iter(change.tensors.items()))
+        if len(change.tensors) > 1:
+            return "both diff_b and b_norm, of which stock loaders would use one"
+        if end == "b_norm" and "w_norm" not in getattr(found.get(change.name[:-4] + "weight"), "tensors", ()):
+            return "a b_norm without a w_norm, which stock loaders pass over: name it diff_b"
+        return None if tensor.shape == shape else f"{tuple(tensor.shape)} for a bias of {tuple(shape)}"
+    kind = kind_of(change.tensors)
+    if isinstance(kind, str):
+        return kind
+    change.kind = kind
+    return kind.misfit(change.tensors, shape)
 
 
 def _refuse(base: Base, adapter: Adapter, unknown: list[str], wrong: list[str]) -> None:

@@ -160,7 +160,7 @@ def _lokr(tensors: Tensors, shape: torch.Size) -> Tensor:
     if w2 is None:
         a, b, rank = tensors["lokr_w2_a"], tensors["lokr_w2_b"], tensors["lokr_w2_b"].shape[0]
         w2 = _tucker(tensors["lokr_t2"], a, b) if "lokr_t2" in tensors else a @ b
-    return torch.kron(w1[..., None, None] if w2.ndim == 4 else w1, w2).reshape(shape) * _scale(tensors, rank)
+    return torch.kron(w1[..., None, None] if w2.ndim == 4 else w1, w2.contiguous()).reshape(shape) * _scale(tensors, rank)
 
 
 def _tried(difference: Callable[[Tensors, torch.Size], Tensor]) -> Callable[[Tensors, torch.Size], str | None]:

@@ -167,14 +167,14 @@ def test_differences_of_weights_biases_and_norms(base):
 @pytest.mark.parametrize(("tensors", "message"), [
     ({"lora_unet_nothing.diff": (1,)}, r"1 keys that this base has no weight for: lora_unet_nothing\.diff"),
     ({"lora_unet_conv_in.mystery": (1,)}, "conv_in.mystery"),
-    ({"lora_unet_conv_in.hada_w1_a": (32, 2)}, "hada_w1_a"),
+    ({"lora_unet_conv_in.hada_w1_a": (32, 2)}, "no hada_w1_b"),
     ({"lora_te_text_model_encoder_layers_0_layer_norm1.diff": (64,)}, "layer_norm1"),
     ({"lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.diff_b": (128,)}, "to_q.diff_b"),  # it has no bias
     ({"lora_unet_conv_in.diff": (320, 4, 3, 3)}, r"conv_in\.weight \(\(320, 4, 3, 3\) for a weight of \(32, 4, 3, 3\)\)"),
     ({"lora_unet_conv_in.diff_b": (320,)}, r"unet\.conv_in\.bias"),
     ({"lora_unet_conv_in.lora_up.weight": (32, 2, 1, 1), "lora_unet_conv_in.lora_down.weight": (2, 9, 3, 3)}, "times"),
     ({"lora_unet_conv_in.lora_up.weight": (32, 2, 1, 1)}, "no lora_down"),
-    ({"lora_unet_conv_in.alpha": ()}, "no lora_up"),
+    ({"lora_unet_conv_in.alpha": ()}, "only alpha"),
     ({"lora_unet_conv_in.diff": (32, 4, 3, 3), "lora_unet_input_blocks_0_0.diff": (32, 4, 3, 3)}, "a second key"),
     ({"lora_unet_conv_in.diff": (32, 4, 3, 3), "lora_unet_conv_in.lora_up.weight": (32, 1, 1, 1),
       "lora_unet_conv_in.lora_down.weight": (1, 4, 3, 3)}, "stock loaders would use one"),

@@ -1,30 +1,33 @@
-"""LoRA: a low-rank update B A beside each chosen weight (Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685), by peft."""
+"""LoRA: a low-rank update B A beside each chosen weight (Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685), by peft.
+
+With the variants that change how it starts and learns and not what it is: rsLoRA (Kalajdzievski 2023,
+https://arxiv.org/abs/2312.03732), LoRA+ (Hayou et al., ICML 2024, https://arxiv.org/abs/2402.12354) and PiSSA (Meng et al., NeurIPS
+2024, https://arxiv.org/abs/2404.02948). PiSSA trains the largest singular directions B0 A0 of a weight and freezes the rest; its file
+holds the difference from the original weight, B A - B0 A0, as one update of twice the rank.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import Parameter
 
 from ...config import option
-from ...errors import ConfigError, ModelError, listing
-from ..keys import kohya_name
-from ..method import METHODS, Facts, Method, check_keys, freeze
+from ...errors import ModelError
+from ..injected import ADAPTER, InjectedMethod, Injection, check_scale, draw_uniform, names, rank_pattern
+from ..method import METHODS, Facts
+from ..targets import Place, check_ranks, patterns_option, targets_option, text_encoder_option
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
+
     from ..base import Base
 
-ADAPTER = "medtune"
-
-_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
-_THIN = ("conv_in", "conv_out")  # from and to the 4 latent channels: of hardly any rank
-
-TARGETS = ("attention", "attention+ff", "all-linear", "all")
+STARTS = ("kaiming", "gaussian", "pissa")
 
 
 @dataclass(frozen=True)
@@ -33,110 +36,94 @@ class LoRAConfig:
 
     rank: int = option(8, "Rank of each update: a higher one can change more and makes a larger file.", low=1, high=1024)
     alpha: float = option(16.0, "The update is scaled by alpha / rank.", above=0, high=4096, step=1)
-    targets: str = option("attention", "Which layers: the attention's four projections; those and the feed-forward layers; every "
-                          "linear layer, with the time embedding's; or those and the convolutions of the blocks (ResNets, resampling, "
-                          "projections into and out of attention). The first and last convolution are never among them.",
-                          choices=TARGETS)
+    targets: str = targets_option()
     dropout: float = option(0.0, "Share of an update's inputs that are dropped while training.", low=0, high=0.9, step=0.05,
                             advanced=True)
+    patterns: str = patterns_option("rank")
+    text_encoder: bool = text_encoder_option()
+    rank_stabilised: bool = option(False, "rsLoRA: scale by alpha / sqrt(rank), so that a high rank learns as fast as a low one. The "
+                                          "file says the same by its alpha.", advanced=True)
+    up_ratio: float = option(1.0, "LoRA+: how many times the learning rate the matrix B learns at, which starts at zero; its paper "
+                                  "advises 2 to 16.", above=0, high=256, step=1, advanced=True)
+    start: str = option("kaiming", "How A starts: uniform as in the paper's code, normal with deviation 1 / rank, or (PiSSA) A and B "
+                                   "as the largest singular directions of the weight, which learn faster.", choices=STARTS,
+                        advanced=True)
 
 
 @METHODS.register("lora")
-class LoRA(Method):
-    """Train low-rank updates of the U-Net's weights."""
+class LoRA(InjectedMethod):
+    """Train low-rank updates of the weights of the U-Net and, on request, of the text encoder."""
 
     name = "lora"
     Config = LoRAConfig
     facts = Facts(
         title="LoRA", paper="Hu et al., LoRA: Low-Rank Adaptation of Large Language Models", year=2022,
-        trains="low-rank updates of the U-Net's attention, optionally of its other layers",
+        trains="low-rank updates of the U-Net's attention, optionally of its other layers and of the text encoder",
         cost="1.59 M at rank 8 on Stable Diffusion 1.5's attention", merges=True,
         file="a LoRA in kohya's keys", zero_start=True, lr=1e-4)
 
-    def attach(self, base: Base, generator: Generator) -> None:
-        from peft import LoraConfig, inject_adapter_in_model
+    def check(self, places: list[Place]) -> None:
+        check_ranks(places, self.config.rank, "LoRAConfig.rank")
 
-        freeze(base)
-        chosen = self.chosen(base.unet)
-        settings = LoraConfig(r=self.config.rank, lora_alpha=self.config.alpha, lora_dropout=self.config.dropout,
-                              target_modules=chosen, init_lora_weights=True)
-        with torch.random.fork_rng(devices=[]):  # peft draws from the global generator; what it draws is replaced below
-            inject_adapter_in_model(settings, base.unet, adapter_name=ADAPTER)
-        base.unet.train(base.unet.training)  # new layers come in training mode, whose dropout must not reach samples
-        for _, layer in _layers(base.unet):
-            _start(layer.lora_A[ADAPTER].weight, generator)
+    def settings(self, places: list[Place]) -> PeftConfig:
+        from peft import LoraConfig
 
-    def chosen(self, unet: nn.Module) -> list[str]:
-        """The names of the layers to update. Raises ConfigError where the rank is larger than a layer's."""
-        chosen, small = [], []
-        for name, module in unet.named_modules():
-            if not _is_target(name, module, self.config.targets):
-                continue
-            chosen.append(name)
-            most = min(module.weight.shape[0], module.weight[0].numel())
-            if self.config.rank > most:
-                small.append(f"{name} (at most {most})")
-        if small:
-            raise ConfigError(f"LoRAConfig.rank is {self.config.rank}, larger than {len(small)} of the {len(chosen)} chosen layers "
-                              f"allow: {listing(small)}. Choose a smaller rank or other targets.")
-        return chosen
+        config = self.config
+        return LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, use_rslora=config.rank_stabilised,
+                          target_modules=names(places), rank_pattern=rank_pattern(places), init_lora_weights=True)
 
-    def named(self, base: Base) -> dict[str, Parameter]:
-        return {f"{name}.{side}": getattr(layer, side)[ADAPTER].weight
-                for name, layer in _layers(base.unet) for side in ("lora_A", "lora_B")}
+    def start(self, injection: Injection, generator: Generator) -> None:
+        down, rank = injection.parameters["lora_A"], injection.layer.r[ADAPTER]
+        if self.config.start == "kaiming":
+            draw_uniform(down, generator)
+        elif self.config.start == "gaussian":
+            with torch.no_grad():
+                down.copy_(torch.randn(down.shape, generator=generator, device=generator.device) / rank)
+        else:
+            _start_as_singular_directions(injection)
 
-    def export(self, base: Base) -> dict[str, Tensor]:
-        tensors = {}
-        for name, layer in _layers(base.unet):
-            key = kohya_name(name)
-            tensors[f"{key}.lora_down.weight"] = _plain(layer.lora_A[ADAPTER].weight)
-            tensors[f"{key}.lora_up.weight"] = _plain(layer.lora_B[ADAPTER].weight)
-            tensors[f"{key}.alpha"] = torch.tensor(float(self.config.alpha))
-        return tensors
+    def parameters(self, base: Base) -> list[dict[str, Any]]:
+        if self.config.up_ratio == 1:
+            return super().parameters(base)
+        groups: dict[str, list[Parameter]] = {"lora_A": [], "lora_B": []}
+        for name, parameter in self.named(base).items():
+            groups[name.rpartition(".")[2]].append(parameter)
+        return [{"name": "lora_A", "params": groups["lora_A"]},
+                {"name": "lora_B", "params": groups["lora_B"], "lr_scale": self.config.up_ratio}]
 
-    def load(self, base: Base, tensors: dict[str, Tensor]) -> None:
-        expected = {}
-        for name, layer in _layers(base.unet):
-            key = kohya_name(name)
-            expected[f"{key}.lora_down.weight"] = layer.lora_A[ADAPTER].weight
-            expected[f"{key}.lora_up.weight"] = layer.lora_B[ADAPTER].weight
-        alphas = {key: value for key, value in tensors.items() if key.endswith(".alpha")}
-        check_keys({key: value for key, value in tensors.items() if key not in alphas},
-                   {key: weight.shape for key, weight in expected.items()}, self.name)
-        other = sorted({float(value) for value in alphas.values()} - {self.config.alpha})
-        if other:
-            raise ModelError(f"this LoRA was made with alpha {listing(other)}, and the setting is {self.config.alpha}. Set alpha to "
-                             "the file's.")
-        with torch.no_grad():
-            for key, weight in expected.items():
-                weight.copy_(tensors[key])
+    def written(self, injection: Injection) -> dict[str, Tensor]:
+        up, down = injection.parameters["lora_B"], injection.parameters["lora_A"]
+        if self.config.start == "pissa":
+            up, down = torch.cat([up, -injection.layer.first_up], dim=1), torch.cat([down, injection.layer.first_down])
+        return {".lora_down.weight": down, ".lora_up.weight": up, ".alpha": torch.tensor(injection.layer.scaling[ADAPTER] * len(down))}
+
+    def read(self, injection: Injection, tensors: Mapping[str, Tensor]) -> None:
+        up, down = tensors[".lora_up.weight"], tensors[".lora_down.weight"]
+        check_scale(injection, tensors[".alpha"], len(down))
+        rank = injection.layer.r[ADAPTER]
+        if self.config.start == "pissa":
+            _check_start(injection, -up[:, rank:], down[rank:])
+        injection.parameters["lora_B"].copy_(up[:, :rank])
+        injection.parameters["lora_A"].copy_(down[:rank])
 
 
-def _is_target(name: str, module: nn.Module, targets: str) -> bool:
-    if isinstance(module, nn.Conv2d):
-        return name not in _THIN and (targets == "all")
-    if not isinstance(module, nn.Linear):
-        return False
-    if targets in ("all-linear", "all"):
-        return True
-    ends = _ATTENTION if targets == "attention" else _ATTENTION + _FEED_FORWARD
-    return name.endswith(tuple("." + end for end in ends))
+@torch.no_grad()
+def _start_as_singular_directions(injection: Injection) -> None:
+    """B A the best approximation of the weight at its rank; the base's weight is left with the rest."""
+    up, down, weight = injection.parameters["lora_B"], injection.parameters["lora_A"], injection.weight
+    rank, scale = injection.layer.r[ADAPTER], injection.layer.scaling[ADAPTER]
+    left, values, right = torch.linalg.svd(weight.flatten(1).float(), full_matrices=False)
+    root = (values[:rank] / scale).sqrt()
+    up.copy_((left[:, :rank] * root).reshape(up.shape))
+    down.copy_((root[:, None] * right[:rank]).reshape(down.shape))
+    weight.sub_(scale * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape))
+    injection.layer.register_buffer("first_up", up.detach().clone(), persistent=False)
+    injection.layer.register_buffer("first_down", down.detach().clone(), persistent=False)
 
 
-def _layers(unet: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """(name, peft's layer) of each updated layer, in the order of the network."""
-    for name, module in unet.named_modules():
-        if ADAPTER in getattr(module, "lora_A", {}):
-            yield name, module
-
-
-def _start(weight: Tensor, generator: Generator) -> None:
-    """Kaiming's uniform start, as peft and the paper's code have it: within 1 / sqrt(inputs)."""
-    bound = weight[0].numel() ** -0.5
-    drawn = torch.rand(weight.shape, generator=generator, device=generator.device) * 2 * bound - bound
-    with torch.no_grad():
-        weight.copy_(drawn)
-
-
-def _plain(weight: Tensor) -> Tensor:
-    return weight.detach().to("cpu", torch.float32, copy=True).contiguous()
+def _check_start(injection: Injection, up: Tensor, down: Tensor) -> None:
+    """Raise ModelError unless a file's B0 A0 is what this base's weight gave."""
+    mine, theirs = injection.layer.first_up.flatten(1) @ injection.layer.first_down.flatten(1), up.flatten(1) @ down.flatten(1)
+    if not torch.allclose(mine, theirs, atol=1e-4 * float(mine.abs().max()), rtol=0):
+        raise ModelError(f"this adapter started from the singular directions of other weights than {injection.title} of this base "
+                         "has. Go on with the base and the setting start that it was made with.")
