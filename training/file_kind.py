@@ -5,11 +5,12 @@ The safetensors layout: 8 bytes of header length, little-endian; that many bytes
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import Missing, ModelError
 
@@ -73,8 +74,10 @@ def _parse(path: Path, text: bytes, room: int) -> Header:
         shapes = {name: tuple(entry["shape"]) for name, entry in head.items()}
         types = {name: entry["dtype"] for name, entry in head.items()}
         end = max((entry["data_offsets"][1] for entry in head.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ModelError(f"{path} is not a safetensors file: its header cannot be read ({error}). {_FETCH_AGAIN}") from error
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ModelError(f"{path} is not a safetensors file: the __metadata__ of its header is not an object of texts. {_FETCH_AGAIN}")
     if end != room:
         state = "truncated" if end > room else "longer than its header says"
         raise ModelError(f"{path} is {state}: its tensors need {end:,} bytes and {room:,} are there. {_FETCH_AGAIN}")
@@ -83,19 +86,45 @@ def _parse(path: Path, text: bytes, room: int) -> Header:
     return Header(shapes, types, metadata)
 
 
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[Any]:
+    """A safetensors file to take tensors from one by one, memory-mapped: `get_tensor(name)`.
+
+    Raises Missing or ModelError that says what the file is instead; it is never unpickled.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    read_header(path)
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ModelError(f"{path} is not a safetensors file that can be used: {error}. {_FETCH_AGAIN}") from error
+
+
+ADAPTER = "a LoRA or another adapter"
+
+# The last words of the keys of adapters, whoever wrote them: kohya's tools, LyCORIS, peft, diffusers, ComfyUI.
+_OF_ADAPTERS = {
+    "lora_up", "lora_down", "lora_mid", "lora_A", "lora_B", "lora", "lora_linear_layer", "lora_magnitude_vector", "dora_scale",
+    "to_q_lora", "to_k_lora", "to_v_lora", "to_out_lora", "diff", "diff_b", "set_weight", "w_norm", "b_norm", "on_input", "ia3_l",
+    "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "lokr_w1", "lokr_w1_a", "lokr_w2", "lokr_w2_a", "oft_blocks", "oft_diag",
+    "oft_R", "oft_r", "boft_R", "boft_s", "vera_lambda_b", "vera_lambda_d",
+}
+
 # What gives a file away by a word of any tensor's dotted name. The first that fits wins.
 _WORDS = (
+    (ADAPTER, _OF_ADAPTERS),
     ("a ControlNet", {"control_model", "controlnet_cond_embedding", "zero_convs"}),
     ("a Stable Diffusion XL checkpoint", {"conditioner"}),
     ("a checkpoint with class embeddings (Stable Diffusion unCLIP, or XL without text encoders)", {"label_emb"}),
     ("a Stable Diffusion 3 checkpoint", {"joint_blocks"}),
     ("a Flux checkpoint", {"double_blocks", "single_transformer_blocks"}),
-    ("a LoRA or another adapter", {"lora_up", "lora_down", "lora_A", "lora_B", "lora", "hada_w1_a", "hada_w1_b", "lokr_w1",
-                                   "lokr_w1_a", "oft_blocks", "oft_diag", "diff", "diff_b", "w_norm", "b_norm", "set_weight"}),
 )
 
 # The same by what tensor names begin with.
 _STARTS = (
+    (ADAPTER, ("lora_unet_", "lora_te", "lycoris_", "base_model.model.")),
     ("a Stable Diffusion checkpoint", ("model.diffusion_model.input_blocks.",)),
     ("a checkpoint of another diffusion model", ("model.diffusion_model.",)),
     ("a U-Net alone", ("input_blocks.", "output_blocks.", "down_blocks.", "up_blocks.")),
