@@ -53,7 +53,10 @@ class Anatomy:
 
 
 def examine(path: str | Path) -> Anatomy:
-    """The anatomy of an adapter (a file, or a folder of peft), embedding, VAE or checkpoint. Raises Missing or ModelError that says what the file is instead."""
+    """The anatomy of an adapter (a file, or a folder of peft), embedding, VAE or checkpoint.
+
+    Raises Missing or ModelError that says what the file is instead.
+    """
     path = tensors_file(Path(path))
     head = read_header(path)
     what = describe(head.shapes)
