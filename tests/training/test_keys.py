@@ -59,8 +59,8 @@ def test_targets_hold_every_name_of_a_weight():
     text = ["text_model.encoder.layers.0.self_attn.q_proj.weight", "text_model.encoder.layers.0.layer_norm1.weight"]
     found = keys.targets(network.state_dict(), network.config, text, "embedded")
     module = ("unet", "down_blocks.2.attentions.0.proj_in")
-    for name in ("lora_unet_down_blocks_2_attentions_0_proj_in", "lora_unet_input_blocks_7_1_proj_in",
-                 "diffusion_model.input_blocks.7.1.proj_in"):
+    for name in ("lora_unet_down_blocks_2_attentions_0_proj_in", "lora_unet_input_blocks_5_1_proj_in",
+                 "diffusion_model.input_blocks.5.1.proj_in"):
         assert found[name] == module
     layer = "text_model.encoder.layers.0.self_attn.q_proj"
     for name in ("lora_te_text_model_encoder_layers_0_self_attn_q_proj", f"text_encoders.clip_l.transformer.{layer}"):

@@ -15,12 +15,12 @@ UNET = {
     "sample_size": 64,
     "in_channels": 4,
     "out_channels": 4,
-    "block_out_channels": (32, 64, 128, 128),
-    "layers_per_block": 2,
+    "block_out_channels": (64, 64, 128, 128),  # not below 64: LDM's norms have 32 groups, and a group of one channel loses its mean
+    "layers_per_block": 1,
     "down_block_types": ("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
     "cross_attention_dim": 64,
-    "attention_head_dim": (2, 4, 8, 8),  # the number of heads, as SD2's configurations have it: 16 channels each
+    "attention_head_dim": (4, 4, 8, 8),  # the number of heads, as SD2's configurations have it: 16 channels each
     "use_linear_projection": False,
 }
 

@@ -2,8 +2,12 @@
 
     python -m medtune.training.embedded.autoencoder OUT.safetensors --steps 1400
 
-The loss is L1 + MSE, plus a penalty that keeps each latent channel near zero mean and unit deviation; what is left of the offset is
-folded into the encoder's last and the decoder's first convolution before the last part of the training, which then mends the rest.
+The loss is L1 + MSE, where an image counts the more the smaller its error is, plus penalties that keep each latent channel near
+zero mean and unit deviation, and within the decoder's reach. What is left of the offset is folded into the encoder's last and the
+decoder's first convolution before the last part of the training, which then mends the rest.
+
+With `--decoder` the encoder stays as it is, and the decoder is trained on for the mean of the images' PSNR. Latents made before stay
+valid.
 """
 
 import argparse
@@ -18,35 +22,40 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from . import world
+from . import scenes, world
 from .architecture import build
 from .muon import Muon
 
 CROP = 128
+LATENT_LIMIT = 3.0  # the decoder squeezes latents by tanh(z / 3) * 3: what lies far beyond it sees no difference in
 
 
-def train(steps: int, batch: int, seed: int, out: Path, *, minutes: float = math.inf, resume: Path | None = None) -> nn.Module:
+def train(steps: int, batch: int, seed: int, out: Path, *, minutes: float = math.inf, resume: Path | None = None,
+          decoder: bool = False) -> nn.Module:
     """Train and return the autoencoder; every 50 steps its state is written to `out` (diffusers' keys, float32).
 
-    With `resume`, an earlier state is the start (its latents normalised first) and the learning rate begins again.
+    With `resume`, an earlier state is the start (its latents normalised first) and the learning rate begins again; with `decoder`
+    besides, the decoder alone is trained, at half the rates.
 
     `minutes` bounds the time: the learning rate then falls with the time used when that runs ahead of the steps.
     """
     torch.manual_seed(seed)
     vae = load(resume).train() if resume else start(build()[2].train()).to(memory_format=torch.channels_last)
-    if resume:
+    if resume and not decoder:
         normalise(vae, seed)
+    vae.encoder.requires_grad_(not decoder)
     optimisers = optimiser(vae)
     log = out.with_suffix(".jsonl").open("w", buffering=1)
     running = torch.tensor([[0.0] * 4, [1.0] * 4])
-    begun, folded, step, done = time.monotonic(), False, 0, 0.0
+    begun, folded, step, done = time.monotonic(), decoder, 0, 0.0
     while done < 1:
         if not folded and done > 0.6:
             normalise(vae, seed)
             running.copy_(torch.tensor([[0.0] * 4, [1.0] * 4]))
             folded = True
-        set_rate(optimisers, min(1, (step + 1) / 20) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * done)))
-        loss, psnr = train_step(vae, optimisers, batches(seed, step, batch, CROP), running)
+        set_rate(optimisers, (0.5 if decoder else 1) * min(1, (step + 1) / 20) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * done)))
+        images = batches(seed, step, batch, CROP)
+        loss, psnr = decoder_step(vae, optimisers, images) if decoder else train_step(vae, optimisers, images, running)
         log.write(json.dumps({"step": step, "loss": loss, "psnr": psnr, "seconds": round(time.monotonic() - begun)}) + "\n")
         step += 1
         done = max(step / steps, (time.monotonic() - begun) / 60 / minutes)
@@ -67,12 +76,29 @@ def train_step(vae: nn.Module, optimisers: list, images: Tensor, running: Tensor
     current = torch.stack(statistics(latents))
     running.lerp_(current.detach(), 0.05)
     off = running - torch.tensor([[0.0], [1.0]])
-    loss = error.abs().mean() + error.square().mean()
-    (loss + 0.05 * (off.clamp(-1, 1) * current).mean()).backward()
+    single = error.abs().mean((1, 2, 3)) + error.square().mean((1, 2, 3))
+    weight = 1 / (single.detach() + 0.02)  # a plain image's small error counts as much as a busy one's large error
+    loss = (weight * single).sum() / weight.sum()
+    beyond = (latents.abs() - LATENT_LIMIT).clamp(min=0).square().mean()
+    (loss + 0.05 * (off.clamp(-1, 1) * current).mean() + 0.05 * beyond).backward()
     for each in optimisers:
         each.step()
         each.zero_grad()
-    return loss.item(), -10 * math.log10((error.detach() / 2).square().mean().item())
+    return single.mean().item(), -10 * math.log10((error.detach() / 2).square().mean().item())
+
+
+def decoder_step(vae: nn.Module, optimisers: list, images: Tensor) -> tuple[float, float]:
+    """One update of the decoder on images (N, 3, H, W) in [-1, 1]: the L1 + MSE error, and the mean of the images' PSNR in dB."""
+    with torch.no_grad():
+        latents = vae.encode(images).latents
+    error = vae.decode(latents).sample - images
+    squared = error.square().mean((1, 2, 3))
+    squared.add(1e-5).log().mean().backward()
+    for each in optimisers:
+        each.step()
+        each.zero_grad()
+    squared = squared.detach()
+    return (error.detach().abs().mean() + squared.mean()).item(), -10 * (squared / 4).log10().mean().item()
 
 
 def start(vae: nn.Module) -> nn.Module:
@@ -91,9 +117,9 @@ def start(vae: nn.Module) -> nn.Module:
 
 def optimiser(vae: nn.Module) -> list[torch.optim.Optimizer]:
     """Muon for the inner convolutions, AdamW for the first and last ones and the biases."""
-    inner = [p for p in vae.parameters() if p.dim() == 4 and p.shape[:2] == (64, 64)]
+    inner = [p for p in vae.parameters() if p.requires_grad and p.dim() == 4 and p.shape[:2] == (64, 64)]
     chosen = {id(p) for p in inner}
-    rest = [p for p in vae.parameters() if id(p) not in chosen]
+    rest = [p for p in vae.parameters() if p.requires_grad and id(p) not in chosen]
     return [Muon(inner, lr=5e-4), torch.optim.AdamW(rest, lr=2e-3, betas=(0.9, 0.95), weight_decay=0.0)]
 
 
@@ -122,8 +148,9 @@ def statistics(latents: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalise(vae: nn.Module, seed: int) -> None:
-    """Fold the latents' mean and deviation over 32 images of their own into the autoencoder."""
-    fold(vae, *statistics(encode(vae, batches(seed + 1000, 0, 32, 192))))
+    """Fold the latents' mean and deviation over a dozen of the scenes that the U-Net is to learn into the autoencoder."""
+    images = np.stack([scenes.sample(seed + 1000, index)[1] for index in range(12)])
+    fold(vae, *statistics(encode(vae, torch.from_numpy(images * 2 - 1).contiguous(memory_format=torch.channels_last))))
 
 
 @torch.no_grad()
@@ -155,8 +182,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop in about this time")
     parser.add_argument("--resume", type=Path, help="start from this file instead of from random weights")
+    parser.add_argument("--decoder", action="store_true", help="with --resume: train the decoder alone")
     options = parser.parse_args()
-    train(options.steps, options.batch, options.seed, options.out, minutes=options.minutes, resume=options.resume)
+    train(options.steps, options.batch, options.seed, options.out, minutes=options.minutes, resume=options.resume,
+          decoder=options.decoder)
 
 
 if __name__ == "__main__":

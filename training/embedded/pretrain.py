@@ -4,8 +4,9 @@
     torchrun --nproc-per-node 2 -m medtune.training.embedded.pretrain ...      one thread a process: better on a busy machine
 
 The autoencoder encodes each scene once, into LATENTS (made first, and reused when it is there). The objective is epsilon MSE with
-min-SNR weights (Hang et al., ICCV 2023), a tenth of the captions dropped, and offset noise: a latent's mean leaks through the noisiest
-step, so that a U-Net trained without it reads the brightness there instead of making it from the prompt, and samples miss it.
+min-SNR weights (Hang et al., ICCV 2023) that favour the noisiest steps; a tenth of the captions is dropped. Offset noise: a latent's
+mean leaks through the noisiest step, so that a U-Net trained without it reads the brightness there instead of making it from the
+prompt, and samples miss it.
 """
 
 import argparse
@@ -15,8 +16,12 @@ import math
 import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -27,9 +32,11 @@ from .architecture import SCHEDULER, build, from_ldm, to_ldm
 
 OFFSET_NOISE = 0.1
 DROPPED_CAPTIONS = 0.1
+END = 49407  # CLIP's end token, which pads the captions, too
 SNR_LIMIT = 5.0
+NOISE_LIMIT = 20.0
 EMA_DECAY = 0.995
-SHIFT = 3
+SHIFT = 3 / 64
 
 
 def tokenize(captions: list[str]) -> Tensor:
@@ -42,22 +49,39 @@ def tokenize(captions: list[str]) -> Tensor:
         ids = tokenizer.encode(caption)
         if len(ids) > 75:
             raise ValueError(f"caption of {len(ids)} tokens, at most 75 are allowed: {caption!r}")
-        rows.append([49406, *ids, *[49407] * (76 - len(ids))])
+        rows.append([49406, *ids, *[END] * (76 - len(ids))])
     return torch.tensor(rows)
 
 
-def encode_scenes(vae: nn.Module, seed: int, count: int, out: Path, minutes: float = math.inf) -> None:
-    """Write the latents (N, 4, 64, 64) and captions of `count` scenes, or of as many as the time allows."""
+def encode_scenes(vae: Path, out: Path, *, seed: int, count: int, size: int, minutes: float = math.inf) -> None:
+    """Write the latents (N, 4, size / 8, size / 8) and captions of `count` scenes, or of as many as the time allows.
+
+    Every core encodes its share.
+    """
     begun, latents, captions = time.monotonic(), [], []
-    while len(latents) < count and time.monotonic() - begun < 60 * minutes:
-        caption, image = scenes.sample(seed, len(latents))
-        captions.append(caption)
-        pixels = torch.from_numpy(image)[None] * 2 - 1
-        latents.append(autoencoder.encode(vae, pixels.contiguous(memory_format=torch.channels_last))[0])
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        shares = [range(start, min(start + 8, count)) for start in range(0, count, 8)]
+        for encoded in pool.map(encode_some, repeat(vae), repeat(seed), shares, repeat(size)):
+            for caption, each in encoded:
+                captions.append(caption)
+                latents.append(torch.from_numpy(each))
+            if time.monotonic() - begun > 60 * minutes:
+                pool.shutdown(cancel_futures=True)
+                break
     stacked = torch.stack(latents).contiguous()
     mean, deviation = autoencoder.statistics(stacked)
     print(f"{len(latents)} scenes; latents' mean {mean.tolist()}, deviation {deviation.tolist()}", file=sys.stderr)
     save_file({"latents": stacked}, out, metadata={"captions": json.dumps(captions)})
+
+
+def encode_some(path: Path, seed: int, indices: range, size: int) -> list[tuple[str, np.ndarray]]:
+    """Caption and latents (4, size / 8, size / 8) of these scenes."""
+    vae, encoded = autoencoder.load(path), []
+    for index in indices:
+        caption, image = scenes.sample(seed, index, size)
+        pixels = torch.from_numpy(image)[None] * 2 - 1
+        encoded.append((caption, autoencoder.encode(vae, pixels.contiguous(memory_format=torch.channels_last))[0].numpy()))
+    return encoded
 
 
 def train(latents: Tensor, captions: list[str], vae: nn.Module, options: argparse.Namespace) -> None:
@@ -73,7 +97,9 @@ def train(latents: Tensor, captions: list[str], vae: nn.Module, options: argpars
         for network, state in zip((unet, text_encoder), from_ldm(load_file(options.resume)), strict=False):
             network.load_state_dict({key: value.float() for key, value in state.items()})
     else:
-        start(unet, text_encoder)
+        start(unet)
+    if options.fresh_text or not options.resume:
+        start_text(text_encoder)
     model = nn.ModuleList([unet, text_encoder]).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimisers = optimiser(unet, text_encoder)
@@ -124,13 +150,14 @@ def agreed(done: float) -> float:
 
 
 def shifted(latents: Tensor, generator: torch.Generator) -> Tensor:
-    """Each of the latents (N, 4, h, w) moved by up to SHIFT places along both axes, its border repeated.
+    """Each of the latents (N, 4, h, h) moved by up to a SHIFT of its side along both axes, its border repeated.
 
     One place is 8 pixels, the encoder's stride, so that this is what the moved image would have; captions stay true.
     """
     side = latents.shape[-1]
-    wide = nn.functional.pad(latents, [SHIFT] * 4, mode="replicate")
-    corners = torch.randint(2 * SHIFT + 1, (len(latents), 2), generator=generator).tolist()
+    reach = max(1, round(SHIFT * side))
+    wide = nn.functional.pad(latents, [reach] * 4, mode="replicate")
+    corners = torch.randint(2 * reach + 1, (len(latents), 2), generator=generator).tolist()
     return torch.stack([each[:, top : top + side, left : left + side] for each, (top, left) in zip(wide, corners, strict=True)])
 
 
@@ -145,8 +172,17 @@ def objective(unet: nn.Module, latents: Tensor, states: Tensor, generator: torch
     share = alpha[times][:, None, None, None]
     predicted = unet(share.sqrt() * latents + (1 - share).sqrt() * noise, times, states).sample
     error = (predicted - noise).square().mean((1, 2, 3))
-    snr = alpha[times] / (1 - alpha[times])
-    return (error * snr.clamp(max=SNR_LIMIT) / snr).mean(), error.mean().item()
+    return (error * weights(alpha[times])).mean(), error.mean().item()
+
+
+def weights(alpha: Tensor) -> Tensor:
+    """The weight of the epsilon error at these shares of the signal: min-SNR's, over the share.
+
+    The division makes it the error of v, as far as NOISE_LIMIT. Without it the noisiest steps, where a prompt decides what is drawn,
+    weigh next to nothing beside the others' grain, and the prompt is not learned.
+    """
+    snr = alpha / (1 - alpha)
+    return snr.clamp(max=SNR_LIMIT) / snr * (1 / alpha).clamp(max=NOISE_LIMIT)
 
 
 def signal_share() -> Tensor:
@@ -155,15 +191,30 @@ def signal_share() -> Tensor:
     return torch.cumprod(1 - torch.linspace(low, high, SCHEDULER["num_train_timesteps"]) ** 2, 0)
 
 
-def start(unet: nn.Module, text_encoder: nn.Module) -> None:
-    """Residual branches and the output begin at zero; token embeddings begin wide enough that untrained words, too, differ."""
+def start(unet: nn.Module) -> None:
+    """The U-Net's residual branches and its output begin at zero."""
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
             if any(part in name for part in (".conv2.", ".proj_out.", "conv_out.")):
                 parameter.zero_()
+
+
+def start_text(text_encoder: nn.Module) -> None:
+    """Begin with states that tell prompts apart.
+
+    A word's embedding is wide and the padding's zero, so that each of the sixty padded places, which uniform cross-attention reads
+    above all, begins as the mean of the words before it. With CLIP's usual narrow start all places end up alike within a few hundred
+    steps, and the prompt then has no effect and no gradient.
+    """
+    with torch.no_grad():
         for name, parameter in text_encoder.named_parameters():
             if name.endswith("token_embedding.weight"):
+                parameter.normal_(0, 1)
+                parameter[END] = 0
+            elif name.endswith("position_embedding.weight"):
                 parameter.normal_(0, 0.1)
+            elif name.endswith("v_proj.weight"):
+                parameter.normal_(0, 0.25)
 
 
 def optimiser(unet: nn.Module, text_encoder: nn.Module) -> list[torch.optim.Optimizer]:
@@ -186,6 +237,8 @@ def main() -> None:
     parser.add_argument("latents", type=Path, help="the scenes' latents: made when missing")
     parser.add_argument("out", type=Path, help="the base to write, in LDM layout and float16; the log goes beside it")
     parser.add_argument("--resume", type=Path, help="start from this base's U-Net and text encoder")
+    parser.add_argument("--fresh-text", action="store_true", help="with --resume: the U-Net alone, with a new text encoder")
+    parser.add_argument("--size", type=int, default=512, help="side of the scenes in pixels")
     parser.add_argument("--scenes", type=int, default=600)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=8)
@@ -197,8 +250,11 @@ def main() -> None:
         torch.set_num_threads(1)
         distributed.init_process_group("gloo")
     vae = autoencoder.load(options.autoencoder)
-    if not options.latents.exists():
-        encode_scenes(vae, options.seed, options.scenes, options.latents, options.encoding_minutes)
+    if not options.latents.exists() and os.environ.get("RANK", "0") == "0":
+        encode_scenes(options.autoencoder, options.latents, seed=options.seed, count=options.scenes, size=options.size,
+                      minutes=options.encoding_minutes)
+    if distributed.is_initialized():
+        distributed.barrier()
     with safe_open(options.latents, "pt") as file:
         latents, captions = file.get_tensor("latents"), json.loads(file.metadata()["captions"])
     train(latents, captions, vae, options)

@@ -18,7 +18,7 @@ def image(rng: np.random.Generator, size: int) -> np.ndarray:
     for _ in range(rng.integers(0, 9)):
         _lay_line(rng, canvas)
     canvas = _expose(rng, canvas)
-    canvas += 0.03 * rng.random() ** 2 * noise(rng, size, rng.uniform(-0.2, 0.8))
+    canvas += 0.02 * rng.random() ** 2 * noise(rng, size, rng.uniform(-0.2, 0.8))
     return _tint(rng, np.clip(canvas, 0, 1)).astype(np.float32)
 
 
@@ -28,8 +28,8 @@ def images(seed: int, count: int, size: int) -> np.ndarray:
 
 
 def noise(rng: np.random.Generator, size: int, slope: float | None = None) -> np.ndarray:
-    """(size, size) noise of unit deviation and zero mean whose amplitude falls as 1 / frequency ** slope (at random 0.9 to 2.4)."""
-    slope = rng.uniform(0.9, 2.4) if slope is None else slope
+    """(size, size) noise of unit deviation and zero mean whose amplitude falls as 1 / frequency ** slope (at random 1.2 to 2.6)."""
+    slope = rng.uniform(1.2, 2.6) if slope is None else slope
     fy, fx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]
     stretch = np.exp(rng.uniform(-0.7, 0.7))  # anisotropy
     frequency = np.sqrt((fy * stretch) ** 2 + (fx / stretch) ** 2)
@@ -82,7 +82,7 @@ def _lay_line(rng: np.random.Generator, canvas: np.ndarray) -> None:
     py, px = rng.uniform(0, size, 2)  # the arc goes through this point
     distance = np.abs(np.hypot(y - py - radius * np.sin(angle), x - px - radius * np.cos(angle)) - radius)
     width = np.exp(rng.uniform(np.log(0.3), np.log(2.0)))
-    canvas += rng.uniform(-0.5, 0.5) * np.clip(width + 0.5 - distance, 0, 1)
+    canvas += rng.uniform(-0.3, 0.3) * np.clip(width + 0.5 - distance, 0, 1)
 
 
 def _window(rng: np.random.Generator, size: int, reach: float):
