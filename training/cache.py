@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from ..data.image import hash_image, read_image
 from ..data.problems import Problems
 from ..data.record import Record
-from ..errors import DataError, MedTuneError, ModelError, listing
+from ..errors import DataError, MedTuneError, ModelError
 from ..files import hash_json, whole
+from .images import check_shapes
+from .sampler import SCALE
 
 if TYPE_CHECKING:
     from .base import Base
@@ -90,7 +92,7 @@ def hash_weights(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _open(folder: Path | None, module: nn.Module | None, part: str) -> tuple[Store, str]:
+def open_store(folder: Path | None, module: nn.Module | None, part: str) -> tuple[Store, str]:
     """The store, and what tells these weights from others in it (nothing in memory, where there are no others)."""
     if module is None:
         raise ModelError(f"the base was made without its {part}, which training needs. Connect it, or load the whole checkpoint")
@@ -108,14 +110,15 @@ class Latents:
 
     def batch(self, indices: Sequence[int], flipped: Sequence[bool], noise: Tensor | None = None) -> Tensor:
         """Latents (B, 4, h, w) in the U-Net's scale; with unit noise of that shape, a sample of their posterior."""
-        entries = [_present(self.store, self.keys[index][int(flip)]) for index, flip in zip(indices, flipped, strict=True)]
+        entries = [present(self.store, self.keys[index][int(flip)]) for index, flip in zip(indices, flipped, strict=True)]
         means = torch.stack([entry["mean"] for entry in entries])
         if noise is None or "std" not in entries[0]:
             return means
         return means + torch.stack([entry["std"] for entry in entries]) * noise
 
 
-def _present(store: Store, key: str) -> dict[str, Tensor]:
+def present(store: Store, key: str) -> dict[str, Tensor]:
+    """An entry that was made before training."""
     entry = store.read(key)
     if entry is None:
         raise MedTuneError("an entry of the cache has vanished or was damaged during training; start again: what is missing "
@@ -130,7 +133,7 @@ def cache_latents(base: Base, records: Sequence[Record], folder: Path | None = N
 
     Raises DataError naming every image that cannot be read, or whose latents are of another shape or not finite.
     """
-    store, weights = _open(folder, base.vae, "autoencoder")
+    store, weights = open_store(folder, base.vae, "autoencoder")
     keys, shapes, problems = [], {}, Problems("images")
     for number, record in enumerate(records):
         try:
@@ -146,9 +149,7 @@ def cache_latents(base: Base, records: Sequence[Record], folder: Path | None = N
         if on_progress is not None:
             on_progress(number + 1, len(records))
     problems.check(len(records))
-    if len(shapes) > 1:
-        found = [f"{path} gives {shape[2] * 8} x {shape[1] * 8}" for shape, path in shapes.items()]
-        raise DataError(f"images of {len(shapes)} sizes cannot be one batch: {listing(found)}. Set fit to crop or pad")
+    check_shapes({(shape[1] * SCALE, shape[2] * SCALE): path for shape, path in shapes.items()})
     return Latents(store, keys, next(iter(shapes)))
 
 
@@ -192,13 +193,13 @@ class TextStates:
 
     def batch(self, captions: Sequence[str]) -> Tensor:
         """States (B, 77, d)."""
-        return torch.stack([_present(self.store, self.keys[caption])["states"] for caption in captions])
+        return torch.stack([present(self.store, self.keys[caption])["states"] for caption in captions])
 
 
 @torch.no_grad()
 def cache_text(base: Base, captions: Sequence[str], folder: Path | None = None) -> TextStates:
     """Encode each different caption that is not in the cache yet, one at a time, and the empty one."""
-    store, weights = _open(folder, base.text_encoder, "text encoder")
+    store, weights = open_store(folder, base.text_encoder, "text encoder")
     keys = {caption: hash_json([FORMAT, "text", caption, weights]) for caption in ("", *captions)}
     for caption, key in keys.items():
         if store.read(key) is None:

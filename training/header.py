@@ -33,18 +33,19 @@ _ARCHITECTURES = {("sd1", "epsilon"): "stable-diffusion-v1", ("sd1", "v_predicti
 
 
 def make_header(base: Base, method: Method, *, title: str, steps: int, lr: float, images: int, data_hash: str, size: int = 512,
-                options: Mapping[str, Any] | None = None, thumbnail: Image | None = None) -> dict[str, str]:
+                options: Mapping[str, Any] | None = None, objective: Mapping[str, Any] | None = None,
+                thumbnail: Image | None = None) -> dict[str, str]:
     """The header of an adapter.
 
-    `options` are the training options as JSON values, `images` the number of training images and `size` their side in pixels.
+    `options` and `objective` are the training's as JSON values, `images` the number of training images, `size` their side in pixels.
     """
-    options = dict(options or {})
+    options, objective = dict(options or {}), dict(objective or {})
     now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
     header = _modelspec(base, title, now, size)
     header["modelspec.description"] = f"{method.facts.title}; training images: {images}, steps: {steps}; by MedTune"
     if thumbnail is not None:
         header["modelspec.thumbnail"] = thumbnail_url(thumbnail)
-    header |= _kohya_base(base) | _kohya_options(method, options) | {
+    header |= _kohya_base(base) | _kohya_options(method, options) | _kohya_objective(objective) | {
         "ss_output_name": title,
         "ss_learning_rate": str(lr),
         "ss_num_train_images": str(images),
@@ -54,20 +55,24 @@ def make_header(base: Base, method: Method, *, title: str, steps: int, lr: float
         "ss_session_id": str(int(hash_json([data_hash, base.hash])[:8], 16)),
         "ss_training_finished_at": str(now.timestamp()),
     }
-    return header | _medtune(base, method, data_hash, options)
+    return header | _medtune(base, method, data_hash, options, objective)
 
 
 def _modelspec(base: Base, title: str, now: datetime.datetime, size: int) -> dict[str, str]:
-    inpainting = "-inpainting" if base.channels == 9 else ""
     return {
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{_ARCHITECTURES[base.kind, base.prediction]}{inpainting}/lora",
+        "modelspec.architecture": f"{architecture(base)}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": title,
         "modelspec.date": now.isoformat().replace("+00:00", "Z"),
         "modelspec.resolution": f"{size}x{size}",
         "modelspec.prediction_type": "v" if base.prediction == "v_prediction" else "epsilon",
     }
+
+
+def architecture(base: Base) -> str:
+    """The model spec's name of a base's architecture."""
+    return _ARCHITECTURES[base.kind, base.prediction] + ("-inpainting" if base.channels == 9 else "")
 
 
 def _kohya_base(base: Base) -> dict[str, str]:
@@ -94,7 +99,21 @@ def _kohya_options(method: Method, options: Mapping[str, Any]) -> dict[str, str]
     }
 
 
-def _medtune(base: Base, method: Method, data_hash: str, options: Mapping[str, Any]) -> dict[str, str]:
+def _kohya_objective(objective: Mapping[str, Any]) -> dict[str, str]:
+    """The objective in the words of sd-scripts; what is not used is not named."""
+    weighting = objective.get("weighting")
+    entries = {
+        "ss_min_snr_gamma": objective.get("snr_gamma") if weighting == "min-snr" else None,
+        "ss_debiased_estimation": weighting == "debiased" or None,
+        "ss_noise_offset": objective.get("noise_offset") or None,
+        "ss_ip_noise_gamma": objective.get("input_perturbation") or None,
+        "ss_zero_terminal_snr": objective.get("zero_terminal_snr") or None,
+        "ss_prior_loss_weight": objective.get("prior_weight") or None,
+    }
+    return {key: str(value) for key, value in entries.items() if value is not None}
+
+
+def _medtune(base: Base, method: Method, data_hash: str, options: Mapping[str, Any], objective: Mapping[str, Any]) -> dict[str, str]:
     entries = {
         "medtune.format": FORMAT,
         "medtune.version": package_version(),
@@ -104,6 +123,7 @@ def _medtune(base: Base, method: Method, data_hash: str, options: Mapping[str, A
         "medtune.base_hash": base.hash,
         "medtune.data_hash": data_hash,
         "medtune.options": json.dumps(options, sort_keys=True),
+        "medtune.objective": json.dumps(objective, sort_keys=True),
     }
     return entries | ({"medtune.notice": base.notice} if base.notice else {})
 

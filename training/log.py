@@ -29,12 +29,16 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 class LossLog:
     """losses.jsonl: a step's line is written before its update, so that no checkpoint is ahead of the log."""
 
-    def __init__(self, path: Path, step: int):
-        """Open to go on after ``step``; what the log holds of later steps is dropped, as they are done again."""
+    def __init__(self, path: Path, step: int, write: bool = True):
+        """Open to go on after ``step``; what the log holds of later steps is dropped, as they are done again.
+
+        With ``write`` False nothing is written: of several processes, one does.
+        """
         kept = [line for line in _lines(path) if line["step"] <= step]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        if write:
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.path, self.losses = path, [line["loss"] for line in kept]
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed by close()
+        self._file = open(path if write else os.devnull, "a", encoding="utf-8")  # noqa: SIM115  closed by close()
 
     def append(self, step: int, loss: float, lr: float, grad_norm: float) -> None:
         """Add a step, counted from 1. Raises TrainingStopped when there is no room."""

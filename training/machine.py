@@ -1,4 +1,4 @@
-"""Where and in which number format training computes: one accelerate.Accelerator per training.
+"""Where, in which number format and in which form training computes: one accelerate.Accelerator per training.
 
 accelerate keeps its settings in singletons of the process, so that a second training could not choose another precision: each
 training gets singletons of its own, and what was there before is put back afterwards.
@@ -7,9 +7,10 @@ training gets singletons of its own, and what was there before is put back after
 from __future__ import annotations
 
 import contextlib
+import datetime
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -21,17 +22,21 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _TRAINING = threading.Lock()
+_PATIENCE = datetime.timedelta(hours=12)  # that processes have for one that encodes or draws
 
 
 @contextlib.contextmanager
 def accelerator(options: TrainOptions, device: str | torch.device | None = None) -> Iterator[Accelerator]:
     """An Accelerator on the device (accelerate's choice for None), alone in this process until the block ends.
 
-    Raises MedTuneError when another training is running in this process, ConfigError for a precision the device lacks.
+    Raises MedTuneError when another training is running in this process, ConfigError for a precision or a compiler that is not there.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, GradientState, PartialState
+    from accelerate.utils import DataLoaderConfiguration, InitProcessGroupKwargs
 
+    if options.compile:
+        check_compiler(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if not _TRAINING.acquire(blocking=False):
         raise MedTuneError("another training is running in this process; wait for its end, or start this one in a process of its own")
     singletons = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
@@ -41,9 +46,9 @@ def accelerator(options: TrainOptions, device: str | torch.device | None = None)
             state.clear()
         made = Accelerator(mixed_precision={"fp32": "no"}.get(_supported(options.precision, device), options.precision),
                            cpu=device is not None and torch.device(device).type == "cpu",
+                           dataloader_config=DataLoaderConfiguration(split_batches=True),  # of several processes, all make one step
+                           kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
                            gradient_accumulation_steps=options.accumulation)
-        if made.num_processes > 1:
-            raise ConfigError(f"training was started on {made.num_processes} processes; it runs on one. Start it without a launcher")
         yield made
     finally:
         for state, former in zip(singletons, held, strict=True):
@@ -63,6 +68,33 @@ def _supported(precision: str, device: str | torch.device | None) -> str:
     return precision
 
 
+def check_compiler(device: str | torch.device) -> None:
+    """Raise ConfigError unless torch.compile works on the device, tried on a function of one line."""
+    try:
+        torch.compile(lambda values: values * 2 + 1)(torch.ones(2, device=device))
+    except Exception as error:  # what it raises differs by version: its own errors, the compiler's, a missing file
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ConfigError(f"TrainOptions.compile is on, and torch.compile does not work here: {reason}. It needs a C++ compiler (g++, "
+                          "clang or MSVC; the variable CXX can name it), on a GPU also the package triton. Install it, or switch "
+                          "compile off") from error
+
+
+def arrange(unet: nn.Module, options: TrainOptions, device: torch.device) -> None:
+    """Bring the U-Net's weights into the layout, and its training steps into the compiled form, that the options ask for.
+
+    Call it on the prepared U-Net, before the optimiser is built; `release` undoes it.
+    """
+    if options.channels_last == "on" or (options.channels_last == "auto" and device.type == "cuda" and options.precision != "fp32"):
+        unet.to(memory_format=torch.channels_last)
+    if options.compile:
+        compiled = torch.compile(unet._call_impl)
+
+        def call(*inputs: Any, **named: Any) -> Any:  # pictures on the way, without gradients, are not worth compiling for
+            return (compiled if torch.is_grad_enabled() else unet._call_impl)(*inputs, **named)
+
+        unet._compiled_call_impl = call
+
+
 def notices(options: TrainOptions, device: torch.device) -> list[str]:
     """What to say of the choice of precision."""
     if options.precision == "bf16" and device.type == "cpu" and not _fast_bf16():
@@ -80,8 +112,10 @@ def _fast_bf16() -> bool:
 
 
 def release(module: nn.Module, prepared_by: Accelerator) -> None:
-    """Take accelerate's casting off a module again, so that it can be used and trained as before."""
+    """Take accelerate's casting, the compiled form and the layout off a module again, so that it can be used and trained as before."""
     prepared_by.unwrap_model(module, keep_fp32_wrapper=False)
     if "forward" in vars(module):  # the wrapper hides the class's own forward
         del module.forward
     vars(module).pop("_is_accelerate_prepared", None)
+    module._compiled_call_impl = None
+    module.to(memory_format=torch.contiguous_format)

@@ -65,7 +65,8 @@ class Previews:
         states, without = self.encode(prompts), self.encode([""] * len(prompts))
         extra = None if self.extra is None else self.extra.expand(len(prompts), -1, -1, -1)
         latents = sample_latents(self.base, states, without, noise, self.options, extra=extra)
+        home = self.base.vae.device
         self.base.vae.to(self.base.device)
         images = self.base.decode_latents(latents).float().cpu()
-        self.base.vae.to("cpu")  # room for the next steps' activations
+        self.base.vae.to(home)  # room for the next steps' activations, unless it is trained
         return images

@@ -12,8 +12,8 @@ RECENT = 20  # updates over which the speed is measured
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Progress: in phase ``train`` after each update, in ``cache`` after each encoded image, in ``sample`` for each preview
-    picture, in ``save`` before a checkpoint or the adapter is written.
+    """Progress: in phase ``train`` after each update, in ``class`` after each image of the class, in ``cache`` after each encoded
+    image, in ``sample`` for each preview picture, in ``save`` before a checkpoint or the adapter is written.
 
     ``smoothed`` is the loss's running mean, ``grad_norm`` the gradient's norm before clipping.
     """

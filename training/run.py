@@ -1,7 +1,8 @@
 """A run's folder: addressed by what goes into it, written by one process at a time.
 
 runs/<method>-<hash>/ holds run.json (what made it), losses.jsonl, checkpoint.safetensors while it is under way, samples/,
-tensorboard/ and, in the end, adapter.safetensors. The same request finds its folder again: finished, or to go on with.
+tensorboard/ and, in the end, adapter.safetensors or what else the method makes. The same request finds its folder again: finished,
+or to go on with.
 """
 
 from __future__ import annotations
@@ -22,19 +23,21 @@ from .. import config
 from ..errors import MedTuneError, ModelError
 from ..files import hash_json, write_json
 from .options import INCIDENTAL, TrainOptions
+from .products import KINDS
 
 if TYPE_CHECKING:
     from .base import Base
     from .method import Method
+    from .objective import ObjectiveOptions
 
 FORMAT = 1  # raise it when the same request comes to another adapter
 
 
-def identity(method: Method, options: TrainOptions, base: Base, data_hash: str) -> dict[str, Any]:
+def identity(method: Method, options: TrainOptions, objective: ObjectiveOptions, base: Base, data_hash: str) -> dict[str, Any]:
     """All that decides what comes out of a run."""
     kept = {name: value for name, value in config.to_json(options).items() if name not in INCIDENTAL}
     return {"format": FORMAT, "method": method.name, "config": config.to_json(method.config), "options": kept,
-            "base": base.hash, "data": data_hash}
+            "objective": config.to_json(objective), "base": base.hash, "data": data_hash}
 
 
 class Run:
@@ -44,12 +47,20 @@ class Run:
         self.made_of = made_of
         self.hash = hash_json(made_of)
         self.folder = Path(runs) / f"{made_of['method']}-{self.hash[:12]}"
-        self.adapter = self.folder / "adapter.safetensors"
+        self.adapter = self.product("adapter")
         self.checkpoint = self.folder / "checkpoint.safetensors"
         self.losses = self.folder / "losses.jsonl"
         self.samples = self.folder / "samples"
         self.board = self.folder / "tensorboard"
         self.info = self.folder / "run.json"
+
+    def product(self, kind: str) -> Path:
+        """Where a product of this kind is written."""
+        return self.folder / f"{kind}.safetensors"
+
+    def products(self) -> dict[str, Path]:
+        """The files of a finished run by kind, the principal one first."""
+        return {kind: self.product(kind) for kind in self.read().get("products", ["adapter"])}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -88,18 +99,21 @@ class Run:
         self.write(**self.made_of, **facts, finished=False, pid=os.getpid(), host=socket.gethostname(), started=now)
 
     def finished(self) -> bool:
-        """Whether the adapter is there. Raises ModelError when it is damaged."""
-        if not self.adapter.exists():
+        """Whether all that it makes is there. Raises ModelError when a file is damaged."""
+        files = self.products().values()
+        if not all(file.exists() for file in files):
             return False
-        try:
-            with safe_open(self.adapter, framework="pt"):
-                return bool(self.read().get("finished"))
-        except SafetensorError as error:
-            raise ModelError(f"{self.adapter} is damaged ({error}); delete it to train it anew") from error
+        for file in files:
+            try:
+                with safe_open(file, framework="pt"):
+                    pass
+            except SafetensorError as error:
+                raise ModelError(f"{file} is damaged ({error}); delete it to train it anew") from error
+        return bool(self.read().get("finished"))
 
     def clear(self) -> None:
         """Forget what was done, to start anew."""
-        for file in (self.info, self.adapter, self.checkpoint, self.losses):
+        for file in (self.info, *map(self.product, KINDS), self.checkpoint, self.losses):
             file.unlink(missing_ok=True)
         for folder in (self.samples, self.board):
             shutil.rmtree(folder, ignore_errors=True)
