@@ -6,32 +6,48 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..errors import ModelError
 from . import host
 from .host import ADAPTER, LORA_MODEL, io
 
 CATEGORY = "MedTune/train"
 
+PLACES = {"vae": "take it by the stock Load VAE", "model": "take it by the stock Load Checkpoint",
+          "embedding": "prompts take it by embedding: and its name"}
+
 
 @dataclass(frozen=True)
 class TrainedAdapter:
-    """An adapter's file: its path, its name in the stock LoRA loaders, and the losses of its training where they are known."""
+    """An adapter's file: its path, its name in the stock LoRA loaders, and the losses of its training where they are known.
+
+    `products` are all files of the training by kind, the principal one, which is `path`, first: mostly the adapter alone.
+    """
 
     path: Path
     name: str
     run: Path | None = None
     losses: list[float] = field(default_factory=list)
+    products: dict[str, Path] = field(default_factory=dict)
 
     @classmethod
     def publish(cls, result: Any, prefix: str) -> TrainedAdapter:
-        """Copy a finished training's file to output/loras, under a name that no other training has."""
-        name = host.publish_adapter(result.adapter, f"{prefix}-{result.run.name}")
-        return cls(host.adapter_path(name), name, result.run, list(result.losses))
+        """Copy a finished training's files to where stock loaders list them, under a name that no other training has."""
+        files = {kind: host.publish(kind, path, f"{prefix}-{result.run.name}") for kind, path in result.products.items()}
+        path = next(iter(files.values()))
+        return cls(path, path.name, result.run, list(result.losses), files)
 
     def read(self) -> Any:
         """The tensors and the header."""
         from ..training.adapter import read_adapter
 
         return read_adapter(self.path)
+
+    def apply(self, base: Any, strength: float = 1.0) -> None:
+        """Change a base of the library by every file of the training."""
+        from ..training.adapter import apply_adapter, read_adapter
+
+        for path in self.products.values() or [self.path]:
+            apply_adapter(base, read_adapter(path), strength)
 
     def made_by(self, strength: float = 1.0) -> dict[str, Any]:
         """What an image set made with it writes down."""
@@ -83,7 +99,10 @@ class ApplyAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, adapter, clip=None, strength_model=1.0, strength_clip=1.0):
-        return io.NodeOutput(*host.apply_adapter(model, clip, adapter.read().tensors, strength_model, strength_clip))
+        read = adapter.read()
+        if read.kind != "adapter":
+            raise ModelError(f"{adapter.name} is no LoRA: {PLACES[read.kind]}")
+        return io.NodeOutput(*host.apply_adapter(model, clip, read.tensors, strength_model, strength_clip))
 
 
 def nodes() -> list[type]:

@@ -35,6 +35,7 @@ __all__ = ["io", "ui"]
 RECORDS = io.Custom("MEDTUNE_RECORDS")
 METHOD = io.Custom("MEDTUNE_METHOD")
 TRAIN_OPTIONS = io.Custom("MEDTUNE_TRAIN_OPTIONS")
+OBJECTIVE = io.Custom("MEDTUNE_OBJECTIVE")
 SAMPLE_OPTIONS = io.Custom("MEDTUNE_SAMPLE_OPTIONS")
 ADAPTER = io.Custom("MEDTUNE_ADAPTER")
 EXTRACTOR = io.Custom("MEDTUNE_EXTRACTOR")
@@ -162,23 +163,31 @@ def checkpoints() -> list[str]:
     return folder_paths.get_filename_list("checkpoints")
 
 
-def file_base(name: str, device: torch.device) -> Any:
-    """The library's base from a checkpoint's name in the stock loader's list."""
-    from ..training.base import load_base
-
+def checkpoint_path(name: str) -> Path:
+    """The file of a checkpoint in the stock loader's list."""
     path = folder_paths.get_full_path("checkpoints", name)
     if path is None:
         raise Missing(f"there is no checkpoint {name!r}{near(name, checkpoints())}; models/checkpoints holds: "
                       f"{listing(checkpoints()) or 'nothing'}")
+    return Path(path)
+
+
+def file_base(name: str, device: torch.device) -> Any:
+    """The library's base from a checkpoint's name in the stock loader's list."""
+    from ..training.base import load_base
+
+    path = checkpoint_path(name)
     return load_base("embedded" if FILE.exists() and os.path.samefile(path, FILE) else path, device=device)
 
 
-def publish_adapter(source: Path, name: str) -> str:
-    """Copy an adapter to where the stock LoraLoader lists it; the name to choose there."""
-    target = roots()["output"] / "loras" / f"{name}.safetensors"
+def publish(kind: str, source: Path, name: str) -> Path:
+    """Copy a product of a training to where the stock loader of its kind lists it, or, of an embedding, where prompts find it."""
+    listed = {"adapter": "loras", "vae": "vae", "model": "checkpoints"}
+    folder = roots()["output"] / listed[kind] if kind in listed else Path(folder_paths.get_folder_paths("embeddings")[0])
+    target = folder / f"{name}.safetensors"
     with whole(target) as beside:
         shutil.copyfile(source, beside)
-    return target.name
+    return target
 
 
 def adapters() -> list[str]:

@@ -85,7 +85,6 @@ class Sample(io.ComfyNode):
 
     @classmethod
     def execute(cls, *, checkpoint, table, template, seed, adapter=None, strength=1.0, options=None, name="sampled"):
-        from ..training.apply import apply_adapter
         from ..training.sample import sample
         from ..training.table import prompts_from_table, read_table
 
@@ -95,7 +94,7 @@ class Sample(io.ComfyNode):
         with host.computing() as device:
             base = host.file_base(checkpoint, device)
             if adapter is not None:
-                apply_adapter(base, adapter.read(), strength)
+                adapter.apply(base, strength)
             settings = {**config.to_json(options), "batch": None}  # changes the time alone
             applied = [made_by["hash"], strength] if made_by else None
             key = hash_json([base.hash, applied, settings, [vars(prompt) for prompt in prompts]])

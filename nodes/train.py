@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ..training.method import METHODS, Method
+from ..training.objective import ObjectiveOptions
 from ..training.options import TrainOptions
 from . import host
 from .adapter import TrainedAdapter
-from .host import ADAPTER, LORA_MODEL, LOSS_MAP, METHOD, RECORDS, TRAIN_OPTIONS, io
+from .host import ADAPTER, LORA_MODEL, LOSS_MAP, METHOD, OBJECTIVE, RECORDS, TRAIN_OPTIONS, io
 from .widgets import inputs, read
 
 CATEGORY = "MedTune/train"
@@ -56,12 +57,27 @@ class Options(io.ComfyNode):
         return io.NodeOutput(read(TrainOptions, values))
 
 
+class Objective(io.ComfyNode):
+    """What training minimises."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(node_id="MedTuneObjective", display_name="Training Objective", category=CATEGORY,
+                         description="What training minimises: weighting by noise level, masked loss, prior preservation, inpainting.",
+                         inputs=inputs(ObjectiveOptions), outputs=[OBJECTIVE.Output("objective", display_name="objective")])
+
+    @classmethod
+    def execute(cls, **values):
+        return io.NodeOutput(read(ObjectiveOptions, values))
+
+
 def _data_inputs() -> list[Any]:
     return [
         RECORDS.Input("records", tooltip="The images to train on."),
         METHOD.Input("method", tooltip="How to fine-tune."),
         TRAIN_OPTIONS.Input("options", optional=True, tooltip="Without it: the defaults."),
         io.String.Input("name", default="medtune", optional=True, tooltip="Begins the adapter's file name."),
+        OBJECTIVE.Input("objective", optional=True, tooltip="Without it: the plain denoising error."),
     ]
 
 
@@ -73,6 +89,9 @@ def outputs() -> list[Any]:
         LOSS_MAP.Output("loss", display_name="loss", tooltip="For core's Plot Loss Graph."),
         host.FileNameOutput("lora_name", display_name="lora_name",
                             tooltip="Its name in the stock LoRA loaders: link it to their lora_name."),
+        host.FileNameOutput("vae_name", display_name="vae_name",
+                            tooltip="Of a trained autoencoder: link it to the vae_name of the stock Load VAE."),
+        io.String.Output("embedding", display_name="embedding", tooltip="Of a trained word: what prompts say for it."),
     ]
 
 
@@ -89,9 +108,9 @@ class Train(io.ComfyNode):
             outputs=outputs(), hidden=[io.Hidden.unique_id])
 
     @classmethod
-    def execute(cls, *, checkpoint, records, method, options=None, name="medtune"):
+    def execute(cls, *, checkpoint, records, method, options=None, name="medtune", objective=None):
         return train_base(cls, lambda device: host.file_base(checkpoint, device), lambda base: records,
-                          method=method, options=options, name=name)
+                          method=method, options=options, name=name, objective=objective)
 
 
 class TrainModel(io.ComfyNode):
@@ -106,13 +125,13 @@ class TrainModel(io.ComfyNode):
             outputs=outputs(), hidden=[io.Hidden.unique_id])
 
     @classmethod
-    def execute(cls, *, model, clip, vae, records, method, options=None, name="medtune"):
+    def execute(cls, *, model, clip, vae, records, method, options=None, name="medtune", objective=None):
         return train_base(cls, lambda device: host.graph_base(model, clip, vae, device), lambda base: records,
-                          method=method, options=options, name=name)
+                          method=method, options=options, name=name, objective=objective)
 
 
 def train_base(node: type, load: Callable[[Any], Any], data: Callable[[Any], list], *, method: Method,
-               options: TrainOptions | None, name: str) -> io.NodeOutput:
+               options: TrainOptions | None, name: str, objective: ObjectiveOptions | None = None) -> io.NodeOutput:
     """Train the base that `load(device)` gives on the records that `data(base)` gives."""
     from ..training.loop import train
 
@@ -121,15 +140,17 @@ def train_base(node: type, load: Callable[[Any], Any], data: Callable[[Any], lis
     progress.say("loading the base")
     with host.computing() as device:
         base = load(device)
-        result = train(base, type(method)(method.config), data(base), options, _on_step(progress), runs=host.product_folder("runs"),
-                       device=device)
+        result = train(base, type(method)(method.config), data(base), options, _on_step(progress), objective=objective,
+                       runs=host.product_folder("runs"), device=device)
         adapter = TrainedAdapter.publish(result, name)
         tensors = adapter.read().tensors
     for notice in result.notices:
         logging.warning("MedTune: %s", notice)
     done = "found finished" if result.reused else "trained"
     progress(1, 1, "\n".join([f"{done}: {adapter.name}", *result.notices]))
-    return io.NodeOutput(adapter, tensors, {"loss": list(result.losses)}, adapter.name)
+    vae, word = (adapter.products.get(kind) for kind in ("vae", "embedding"))
+    return io.NodeOutput(adapter, tensors, {"loss": list(result.losses)}, adapter.name, vae and vae.name,
+                         word and f"embedding:{word.stem}")
 
 
 def _on_step(progress: host.Progress) -> Callable[[Any], None]:
@@ -149,4 +170,4 @@ def _on_step(progress: host.Progress) -> Callable[[Any], None]:
 
 def nodes() -> list[type]:
     """The nodes of this file: one per method, then the rest."""
-    return [*(method_node(name, method) for name, method in METHODS.items()), Options, Train, TrainModel]
+    return [*(method_node(name, method) for name, method in METHODS.items()), Options, Objective, Train, TrainModel]

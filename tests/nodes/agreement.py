@@ -1,4 +1,4 @@
-"""Run with a ComfyUI's Python, in its folder: what it makes of the embedded base and of each method's adapter, against the library.
+"""Run with a ComfyUI's Python, in its folder: what it makes of the embedded base and of each method's files, against the library.
 
 agreement.py BASE_FILE FOLDER writes FOLDER/agreement.json: relative errors (norm of the difference over norm of the library's).
 """
@@ -29,7 +29,17 @@ from medtune.training.base import base_from_tensors, load_base
 from medtune.training.method import METHODS
 
 PROMPTS = ["Chest X-ray showing Cardiomegaly, Pleural Effusion", "a large bright circle, left, on a dark background"]
-CASES = {name: [{}] for name in METHODS} | {"lora": [{}, {"targets": "all", "rank": 4, "alpha": 4.0}]}
+PARTS = ("text-encoder", "vae", "unet+text-encoder+vae")
+CASES = {name: [{}] for name in METHODS} | {
+    "lora": [{}, {"targets": "all", "rank": 4, "alpha": 4.0}],
+    "full": [{}, *({"parts": parts} for parts in PARTS)],
+    **{name: [{}, {"text_encoder": True}] for name in ("attention", "bitfit", "norm", "difffit", "delta", "ia3", "svdiff")},
+    **{name: [{}, {"targets": "all", "text_encoder": True}] for name in ("dora", "loha", "lokr", "oft", "boft", "vera")},
+}
+CASES["lora"] += [{"start": "pissa"}, {"patterns": "attn2=4, conv=2", "rank_stabilised": True, "text_encoder": True}]
+CASES["loha"] += [{"targets": "all", "tucker": True}]
+CASES["lokr"] += [{"targets": "all", "tucker": True, "decompose_both": True, "rank": 2}, {"rank": 32, "factor": 8}]
+FROM_ZERO = {"vera": 0.2}  # its trained numbers are scales of small ones
 
 
 def error(mine, theirs):
@@ -42,11 +52,11 @@ def unet(model, latents, times, states):
 
 
 def perturbed(base, method, generator):
-    """The base as a training leaves it: every trained value moved by a tenth of its layer's size, those that start at zero by 0.05."""
+    """The base as a training leaves it: each trained value moved by a tenth of its layer's size, or a little from zero."""
     method.attach(base, generator)
     with torch.no_grad():
         for parameter in method.named(base).values():
-            size = float(parameter.abs().mean()) * 0.1 or 0.05
+            size = float(parameter.abs().mean()) * 0.1 or FROM_ZERO.get(method.name, 0.02)
             parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
 
 
@@ -68,23 +78,61 @@ def host_images(images):
     return images.permute(0, 3, 1, 2)
 
 
-def adapter_errors(name, options, model, clip, given):
-    latents, times = given
-    generator = torch.Generator().manual_seed(5)
-    method, base = METHODS[name](METHODS[name].Config(**options)), load_base(base_file)
-    with torch.no_grad():
-        states = base.encode_prompts(PROMPTS)
-        before = base.unet(latents, times, states).sample
-    perturbed(base, method, generator)
-    with torch.no_grad():
-        after = base.unet(latents, times, states).sample
-    write_adapter(folder / "output" / "loras" / f"{name}.safetensors", method.export(base), {"medtune.method": name})
+@torch.no_grad()
+def library_outputs(base, words, given):
+    """What each part of a base gives; `words` end the prompts."""
+    latents, times, states = given
+    return {"unet": base.unet(latents, times, states).sample,
+            "text": base.encode_prompts([f"{prompt}{words}" for prompt in PROMPTS]),
+            "decode": base.decode_latents(latents[..., :16, :16] * 0.5), "encode": base.encode_images(pictures())}
+
+
+@torch.inference_mode()
+def comfy_outputs(model, clip, vae, words, given):
+    """The same, of ComfyUI's models."""
+    scale = model.model.latent_format.scale_factor
+    images = vae.decode(given[0][..., :16, :16] * 0.5 / scale)
+    return {"unet": unet(model, *given),
+            "text": torch.cat([clip.encode_from_tokens(clip.tokenize(f"{prompt}{words}")) for prompt in PROMPTS]),
+            "decode": host_images(images), "encode": vae.encode(pictures().permute(0, 2, 3, 1)) * scale}
+
+
+def pictures():
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+
+
+def load(kind, path, models):
+    """ComfyUI's models with one file, put where its stock node looks for it."""
+    model, clip, vae = models
     with torch.inference_mode():
-        patched, _ = stock.LoraLoader().load_lora(model, clip, f"{name}.safetensors", 1.0, 1.0)
-        loaded = unet(patched, latents, times, states)
-        merged = plain_error(patched, clip, after, (latents, times, states))
-    return {"output": error(after, loaded), "change": error(after - before, loaded - before), "effect": error(before, after),
-            "plain": merged}
+        if kind == "adapter":
+            model, clip = stock.LoraLoader().load_lora(model, clip, path.name, 1.0, 1.0)
+        if kind == "vae":
+            (vae,) = stock.VAELoader().load_vae(path.name)
+    return model, clip, vae
+
+
+FOLDERS = {"adapter": folder / "output" / "loras", "vae": folder / "models" / "vae", "embedding": folder / "models" / "embeddings"}
+
+
+def adapter_errors(name, options, models, given):
+    generator, method, base = torch.Generator().manual_seed(5), METHODS[name](METHODS[name].Config(**options)), load_base(base_file)
+    words = "".join(f", embedding:{word}" for word in method.words())
+    with torch.no_grad():
+        given = (*given, base.encode_prompts(PROMPTS))
+    before = library_outputs(base, "", given)
+    perturbed(base, method, generator)
+    after = library_outputs(base, words, given)
+    for kind, tensors in method.products(base).items():
+        stem = next(iter(method.words()), "-".join([name, *map(str, options.values())]))
+        path = write_adapter(FOLDERS[kind] / f"{stem}.safetensors", tensors, {"medtune.method": name})
+        models = load(kind, path, models)
+    loaded = comfy_outputs(*models, words, given)
+    changed = [part for part in after if error(before[part], after[part]) > 1e-6]
+    return {"parts": changed, "output": max(error(after[part], loaded[part]) for part in after),
+            "change": max(error(after[part] - before[part], loaded[part] - before[part]) for part in changed),
+            "effect": max(error(before[part], after[part]) for part in changed),
+            "plain": plain_error(models[0], models[1], after["unet"], given)}
 
 
 def plain_error(model, clip, after, given):
@@ -98,16 +146,17 @@ def plain_error(model, clip, after, given):
 
 def main():
     host.register_base()
-    folder_paths.add_model_folder_path("loras", str(folder / "output" / "loras"))
+    folder_paths.add_model_folder_path("loras", str(FOLDERS["adapter"]))
     with torch.inference_mode():
-        model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(base_file), output_vae=True, output_clip=True)
+        model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(base_file), output_vae=True, output_clip=True,
+                                                                     embedding_directory=[str(FOLDERS["embedding"])])
     generator = torch.Generator().manual_seed(3)
     latents, times = torch.randn(2, 4, 32, 32, generator=generator), torch.tensor([37, 803])
     found = {"base": base_errors(model, clip, vae, latents, times), "adapters": {}}
     for name, cases in CASES.items():
         for options in cases:
             label = name + (f" {options}" if options else "")
-            found["adapters"][label] = adapter_errors(name, options, model, clip, (latents, times))
+            found["adapters"][label] = adapter_errors(name, options, (model, clip, vae), (latents, times))
     found["methods"] = list(METHODS)
     (folder / "agreement.json").write_text(json.dumps(found, indent=1))
 

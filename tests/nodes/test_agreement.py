@@ -1,4 +1,4 @@
-"""In each ComfyUI here: the embedded base equals the library's, and the stock loader makes of an adapter what training had."""
+"""In each ComfyUI here: the embedded base equals the library's, and stock loaders make of every file what training had."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def test_the_embedded_base_is_the_same_in_both(errors, part):
     assert errors["base"][part] < 1e-4
 
 
-def test_the_stock_loader_makes_of_every_adapter_what_training_had(errors):
+def test_stock_loaders_make_of_every_file_what_training_had(errors):
     assert {name.split()[0] for name in errors["adapters"]} == set(errors["methods"])
     for name, found in errors["adapters"].items():
         assert found["effect"] > 1e-3, f"{name} changes too little to be tested"

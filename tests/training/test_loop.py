@@ -19,7 +19,7 @@ from medtune.training.base import load_base
 from medtune.training.draws import Draws, Order
 from medtune.training.loop import train
 from medtune.training.methods.bitfit import BitFit
-from medtune.training.methods.full_unet import FullUNet
+from medtune.training.methods.full import Full, FullConfig
 from medtune.training.methods.lora import LoRA, LoRAConfig
 from medtune.training.options import TrainOptions
 from safetensors import safe_open
@@ -71,8 +71,8 @@ def test_steps_equal_those_of_a_plain_loop(go, records):
     """Against torch and diffusers by hand: noise, dropped captions, clipping, schedule, weight decay, order."""
     from diffusers import DDPMScheduler
 
-    result = go(FullUNet(), steps=3, seed=7, lr=1e-3, clip=0.05, schedule="cosine", caption_dropout=0.5, weight_decay=0.1)
-    base, method = load_base("embedded"), FullUNet()
+    result = go(Full(), steps=3, seed=7, lr=1e-3, clip=0.05, schedule="cosine", caption_dropout=0.5, weight_decay=0.1)
+    base, method = load_base("embedded"), Full()
     method.attach(base, torch.Generator())
     weights = list(base.unet.parameters())
     optimizer = torch.optim.AdamW(weights, weight_decay=0.1)
@@ -102,8 +102,8 @@ def test_steps_equal_those_of_a_plain_loop(go, records):
 
 
 def test_accumulation_equals_the_larger_batch(go):
-    whole = go(FullUNet(), batch=4, steps=2, optimizer="SGD", lr=0.01, clip=0.0)
-    parts = go(FullUNet(), batch=2, accumulation=2, steps=2, optimizer="SGD", lr=0.01, clip=0.0)
+    whole = go(Full(), batch=4, steps=2, optimizer="SGD", lr=0.01, clip=0.0)
+    parts = go(Full(), batch=2, accumulation=2, steps=2, optimizer="SGD", lr=0.01, clip=0.0)
     assert parts.losses == pytest.approx(whole.losses, rel=1e-5)
     first, second = load_file(whole.adapter), load_file(parts.adapter)
     for key, value in first.items():
@@ -146,31 +146,12 @@ def test_cache_on_disk_or_in_memory_gives_the_same_adapter(go):
     assert same(first, go(flips=True, runs="b", cache="memory"))
 
 
-class TextToo(FullUNet):
-    """Trains the text encoder beside the U-Net."""
-
-    name = "text-too"
-
-    def attach(self, base, generator):
-        super().attach(base, generator)
-        base.text_encoder.requires_grad_(True)
-
-    def named(self, base):
-        return super().named(base) | {f"text.{name}": weight for name, weight in base.text_encoder.named_parameters()}
-
-    def trains(self, base):
-        return {"unet", "text_encoder"}
-
-    def export(self, base):
-        return {"text": torch.cat([weight.detach().flatten() for weight in base.text_encoder.parameters()])}
-
-
 def test_a_trained_text_encoder_is_run_in_each_step(go):
-    base = load_base("embedded")
-    before = TextToo().export(base)["text"]
-    result = go(TextToo(), base=base, lr=1e-3, steps=2, gradient_checkpointing=True, sample_every=4, sample_steps=1)
-    assert (load_file(result.adapter)["text"] - before).abs().max() > 1e-4
-    assert result.losses[0] == pytest.approx(go(FullUNet(), steps=1).losses[0], rel=1e-5)
+    both = Full(FullConfig(parts="unet+text-encoder", lr_text_encoder=1e-3))
+    result = go(both, lr=1e-3, steps=2, gradient_checkpointing=True, sample_every=4, sample_steps=1)
+    changes = {key: value for key, value in load_file(result.adapter).items() if key.startswith("text_encoders.")}
+    assert max(value.abs().max() for value in changes.values()) > 1e-4
+    assert result.losses[0] == pytest.approx(go(Full(), steps=1).losses[0], rel=1e-5)
 
 
 def test_an_inpainting_base_gets_its_further_channels(go):

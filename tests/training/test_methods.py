@@ -4,39 +4,42 @@ The base has the embedded one's layout and random weights, so that every weight 
 """
 
 import dataclasses
-from types import SimpleNamespace
+import json
 
 import pytest
 import torch
-from accelerate import init_empty_weights
-from medtune.config import fields, from_json
+from medtune.config import fields, from_json, to_json
 from medtune.errors import ConfigError, ModelError, UnknownName
-from medtune.training import configs
 from medtune.training.adapter import Adapter, apply_adapter
 from medtune.training.base import base_from_tensors
+from medtune.training.count import count, empty_base
 from medtune.training.embedded import architecture as small
 from medtune.training.keys import UNET_PREFIX
 from medtune.training.method import METHODS, Facts
 
-SETTINGS = [*((name, None) for name in METHODS), ("lora", {"targets": "all", "rank": 3, "alpha": 2.0})]
+SETTINGS = [*((name, None) for name in METHODS), ("lora", {"targets": "all", "rank": 3, "alpha": 2.0}),
+            *(("full", {"parts": parts}) for parts in ("text-encoder", "vae", "unet+text-encoder+vae")),
+            *((name, {"text_encoder": True}) for name in ("attention", "bitfit", "norm", "difffit", "delta", "lora", "ia3"))]
 EACH = pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=lambda value: str(value or "default"))
+PROMPT = "Chest X-ray showing Edema"
 
 
 @pytest.fixture(scope="module")
 def weights():
-    """U-Net and text encoder in LDM names, with random weights; no autoencoder."""
+    """U-Net, text encoder and autoencoder in LDM names, with random weights."""
     torch.manual_seed(0)
     unet, text_encoder, vae = small.build()
     tensors = small.to_ldm(unet, text_encoder, vae)
     unet = {key.removeprefix(UNET_PREFIX): value for key, value in tensors.items() if key.startswith(UNET_PREFIX)}
     text = {key.removeprefix("cond_stage_model.transformer."): value for key, value in tensors.items()
             if key.startswith(small.TEXT_PREFIX)}
-    return unet, text
+    vae = {key.removeprefix(small.VAE_PREFIX): value for key, value in tensors.items() if key.startswith(small.VAE_PREFIX)}
+    return unet, text, vae
 
 
 @pytest.fixture
 def new_base(weights):
-    return lambda: base_from_tensors(*weights, None, name="small")
+    return lambda: base_from_tensors(*weights, name="small")
 
 
 def make(name, settings):
@@ -55,19 +58,36 @@ def trained(new_base, name, settings):
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in method.named(base).values():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * (0.1 if name == "vera" else 0.02))
     return base, method
 
 
-def run(base):
+@torch.no_grad()
+def run(base, prompt=None):
+    """What each part of a base gives; the prompt says the words that were taught to it."""
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        return base.unet(torch.randn(1, 4, 16, 16, generator=generator), torch.tensor([300]),
-                         torch.randn(1, 77, 64, generator=generator)).sample
+    latents = torch.randn(1, 4, 16, 16, generator=generator)
+    states = base.encode_prompts([prompt or " ".join([PROMPT, *base.tokenizer.taught])])
+    return {"text": states, "unet": base.unet(latents, torch.tensor([300]), states).sample,
+            "decoded": base.decode_latents(latents[..., :4, :4]),
+            "encoded": base.encode_images(torch.rand(1, 3, 32, 32, generator=generator))}
 
 
 def difference(one, other):
-    return ((one - other).norm() / other.norm()).item()
+    """The largest relative difference of any part's output."""
+    return max(((one[part] - other[part]).norm() / other[part].norm()).item() for part in other)
+
+
+def same(one, other):
+    return all(torch.equal(one[part], other[part]) for part in other)
+
+
+def applied(base, method, products):
+    """The base with the files of a training."""
+    header = {"medtune.config": json.dumps(to_json(method.config))}
+    for tensors in products.values():
+        apply_adapter(base, Adapter(tensors, header))
+    return base
 
 
 @EACH
@@ -75,19 +95,16 @@ def test_step_0_is_the_base(new_base, name, settings):
     base, method = attached(new_base, name, settings)
     before = run(new_base())
     if method.facts.zero_start:
-        assert torch.equal(run(base), before)
-        merged = new_base()
-        apply_adapter(merged, Adapter(method.export(base), {}))
-        assert torch.equal(run(merged), before)
+        assert same(run(base, PROMPT), before)
+        assert same(run(applied(new_base(), method, method.products(base)), PROMPT), before)
 
 
 @EACH
 def test_merged_equals_attached(new_base, name, settings):
     base, method = trained(new_base, name, settings)
     tuned, merged = run(base), new_base()
-    assert difference(tuned, run(merged)) > 1e-3  # it has an effect
-    apply_adapter(merged, Adapter(method.export(base), {}))
-    assert difference(run(merged), tuned) < 1e-5
+    assert difference(run(merged), tuned) > 1e-3  # it has an effect
+    assert difference(run(applied(merged, method, method.products(base))), tuned) < 1e-5
 
 
 @EACH
@@ -95,6 +112,10 @@ def test_save_and_load(new_base, name, settings):
     base, method = trained(new_base, name, settings)
     tensors = method.export(base)
     again, method_again = attached(new_base, name, settings, seed=2)
+    if not method.facts.continues:
+        with pytest.raises(ModelError, match="cannot go on from a file"):
+            method_again.load(again, tensors)
+        return
     method_again.load(again, tensors)
     assert difference(run(again), run(base)) < 1e-6
     exported = method_again.export(again)
@@ -109,7 +130,7 @@ def test_gradients_are_on_what_is_trained_alone(new_base, name, settings):
     named = method.named(base)
     assert named and all(parameter.requires_grad for parameter in named.values())
     ids = {id(parameter) for parameter in named.values()}
-    for network in (base.unet, base.text_encoder):
+    for network in (base.unet, base.text_encoder, base.vae):
         assert all(id(parameter) in ids for parameter in network.parameters() if parameter.requires_grad)
     groups = method.parameters(base)
     assert {id(parameter) for group in groups for parameter in group["params"]} == ids and all("name" in group for group in groups)
@@ -144,6 +165,10 @@ def test_the_generator_decides_the_start(new_base, name, settings):
 def test_load_refuses_what_it_did_not_write(new_base, name, settings):
     base, method = attached(new_base, name, settings)
     tensors = method.export(base)
+    if not method.facts.continues:
+        with pytest.raises(ModelError, match="cannot go on from a file"):
+            method.load(base, tensors)
+        return
     key = next(key for key in tensors if not key.endswith(".alpha"))
     lost = {other: value for other, value in tensors.items() if other != key}
     for wrong, message in ((lost, "1 missing"), (tensors | {"lora_unet_x.diff": torch.zeros(1)}, "1 unknown"),
@@ -160,31 +185,41 @@ def test_facts_and_options_are_told(name):
     assert all(facts.get("help") for _, _, _, facts in fields(method.Config)) and method.__doc__
 
 
+@pytest.fixture(scope="module")
 def sd15():
-    """Stable Diffusion 1.5's U-Net without its values."""
-    from diffusers import UNet2DConditionModel
-
-    with init_empty_weights():
-        unet = UNet2DConditionModel(**configs.UNET_1)
-    return SimpleNamespace(unet=unet, text_encoder=None, vae=None, device=torch.device("meta"))
+    """Stable Diffusion 1.5's networks without their values."""
+    return empty_base("sd1")
 
 
-@pytest.mark.parametrize(("name", "count"), [("full-unet", 859_520_964), ("bitfit", 343_684)])
-def test_counts_on_stable_diffusion_15(name, count):
-    base, method = sd15(), METHODS[name]()
-    method.attach(base, torch.Generator())
-    assert method.count(base) == count
-    assert sum(parameter.numel() for parameter in base.unet.parameters() if parameter.requires_grad) == count
+TEXT, VAE = 123_060_480, 83_653_863
+BIASES, NORMS, GAMMAS = 343_684, 200_320, 3 * 12_480  # 12,480 channels in the 16 transformer blocks: 5 * 320 + 5 * 640 + 6 * 1280
+
+
+@pytest.mark.parametrize(("name", "settings", "expected"), [
+    ("full", {}, 859_520_964),
+    ("full", {"parts": "text-encoder"}, TEXT),
+    ("full", {"parts": "vae"}, VAE),
+    ("full", {"parts": "unet+text-encoder+vae"}, 859_520_964 + TEXT + VAE),
+    ("attention", {}, 93_536_640),
+    ("attention", {"text_encoder": True}, 93_536_640 + 12 * 4 * (768 + 1) * 768),
+    ("cross-attention", {}, 43_962_560),
+    ("cross-kv", {}, 19_169_280),
+    ("bitfit", {}, BIASES),
+    ("norm", {}, NORMS),
+    ("norm", {"text_encoder": True}, NORMS + 25 * 2 * 768),
+    ("difffit", {}, 443_844 + GAMMAS),
+    ("delta", {}, 859_520_964 - NORMS - (BIASES - NORMS // 2)),
+    ("textual-inversion", {"vectors": 5}, 5 * 768),
+])
+def test_counts_on_stable_diffusion_15(sd15, name, settings, expected):
+    assert count(make(name, settings), sd15) == expected
 
 
 @pytest.mark.parametrize(("targets", "layers", "count"), [("attention", 128, 1_594_368), ("attention+ff", 160, None),
                                                           ("all-linear", 184, None), ("all", 280, None)])
-def test_lora_on_stable_diffusion_15(targets, layers, count):
-    unet = sd15().unet
-    method = METHODS["lora"](METHODS["lora"].Config(targets=targets))
-    chosen = method.chosen(unet)
-    weights = [unet.get_submodule(name).weight for name in chosen]
-    found = sum(8 * (weight.shape[0] + weight[0].numel()) for weight in weights)
+def test_lora_on_stable_diffusion_15(sd15, targets, layers, count):
+    chosen = make("lora", {"targets": targets}).chosen(sd15)
+    found = sum(8 * (place.layer.weight.shape[0] + place.layer.weight[0].numel()) for place in chosen)
     assert len(chosen) == layers and count in (None, found)
 
 
@@ -207,7 +242,7 @@ def test_an_alpha_that_is_not_the_files(new_base):
 
 
 def test_an_unknown_method_lists_what_there_is():
-    with pytest.raises(UnknownName, match=r"unknown method 'lorra' \(did you mean 'lora'\?\); there are: .*bitfit, full-unet, lora"):
+    with pytest.raises(UnknownName, match=r"unknown method 'lorra' \(did you mean 'lora'\?\); there are: .*bitfit, .*full, .*lora"):
         METHODS["lorra"]
 
 
@@ -218,6 +253,6 @@ def test_an_unknown_option_lists_what_there_is():
 
 def test_lora_dropout_is_off_in_evaluation(new_base):
     base, _ = trained(new_base, "lora", {"dropout": 0.5})
-    assert torch.equal(run(base), run(base))
+    assert same(run(base), run(base))
     base.unet.train()
-    assert not torch.equal(run(base), run(base))
+    assert not same(run(base), run(base))

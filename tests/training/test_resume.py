@@ -78,8 +78,13 @@ def config_of(name):
     return {"dropout": 0.3} if hasattr(METHODS[name].Config(), "dropout") else {}
 
 
-def make(name):
-    return METHODS[name](METHODS[name].Config(**config_of(name)))
+CASES = {name: (name, config_of(name)) for name in METHODS} | {
+    "full, every part": ("full", {"parts": "unet+text-encoder+vae"}), "bitfit, two parts": ("bitfit", {"text_encoder": True})}
+
+
+def make(case):
+    name, config = CASES[case]
+    return METHODS[name](METHODS[name].Config(**config))
 
 
 def run(method, records, options, runs, on_step=None):
@@ -87,9 +92,11 @@ def run(method, records, options, runs, on_step=None):
 
 
 def assert_same(first, second):
-    a, b = load_file(first.adapter), load_file(second.adapter)
-    assert a.keys() == b.keys() and a
-    assert [key for key in a if not torch.equal(a[key], b[key])] == []
+    assert first.products.keys() == second.products.keys()
+    for kind, path in first.products.items():
+        a, b = load_file(path), load_file(second.products[kind])
+        assert a.keys() == b.keys() and a
+        assert [key for key in a if not torch.equal(a[key], b[key])] == []
     lines = [(result.run / "losses.jsonl").read_text() for result in (first, second)]
     assert lines[0] == lines[1] and first.losses == second.losses
     assert [json.loads(line)["step"] for line in lines[0].splitlines()] == list(range(1, len(first.losses) + 1))
@@ -112,7 +119,7 @@ def ctrl_c():
 def killed(records, base_file, tmp_path_factory):
     """The folder of runs, by what was killed how: every method at step 3, and one while its checkpoint was renamed."""
     folder = tmp_path_factory.mktemp("killed")
-    jobs = [[name, config_of(name), {"step": 3}, str(folder / name)] for name in METHODS]
+    jobs = [[name, config, {"step": 3}, str(folder / case)] for case, (name, config) in CASES.items()]
     jobs += [["bitfit", {}, {"file": "checkpoint.safetensors", "time": 2}, str(folder / "checkpoint")],
              ["bitfit", {}, {"file": "adapter.safetensors", "time": 1}, str(folder / "adapter")]]
     job = {"jobs": jobs, "options": asdict(FULL), "base": str(base_file), "threads": torch.get_num_threads(),
@@ -134,13 +141,13 @@ def plain_records(records):
     return [Record(record.image, record.caption) for record in records]
 
 
-@pytest.mark.parametrize("name", list(METHODS))
-def test_kill_9_at_a_step_and_resume_is_bit_identical(killed, records, tmp_path, name):
+@pytest.mark.parametrize("case", list(CASES))
+def test_kill_9_at_a_step_and_resume_is_bit_identical(killed, records, tmp_path, case):
     steps = []
-    resumed = run(make(name), plain_records(records), FULL, killed / name,
+    resumed = run(make(case), plain_records(records), FULL, killed / case,
                   lambda info: steps.append(info.step) if info.phase == "train" else None)
     assert steps == [3, 4, 5]  # from the checkpoint of step 2
-    assert_same(resumed, run(make(name), plain_records(records), FULL, tmp_path))
+    assert_same(resumed, run(make(case), plain_records(records), FULL, tmp_path))
 
 
 @pytest.mark.parametrize(("what", "first"), [("checkpoint", 3), ("adapter", 5)])
