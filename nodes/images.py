@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..data.image import check_image, read_image, read_mask, transform_box
@@ -99,6 +100,51 @@ class SetToImages(io.ComfyNode):
                              ["|".join(record.labels) for record in chosen], [_boxes(record, size, fit) for record in chosen])
 
 
+class ImageGrid(io.ComfyNode):
+    """A batch of images -> one picture with a label under each."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MedTuneImageGrid", display_name="Labelled Image Grid", category=CATEGORY,
+            description="Lays the images of a batch out in rows, with a line of text under each.",
+            inputs=[
+                io.Image.Input("images"),
+                io.String.Input("labels", default="", multiline=True, optional=True, tooltip="One line for each image; may be empty."),
+                io.Int.Input("columns", default=4, min=1, max=64, optional=True, tooltip="Images in a row."),
+                io.Int.Input("side", default=256, min=32, max=2048, step=32, optional=True, tooltip="Longer side of each image in the "
+                                                                                                    "grid, in pixels."),
+            ],
+            outputs=[io.Image.Output("grid", display_name="grid")])
+
+    @classmethod
+    def execute(cls, images, labels="", columns=4, side=256):
+        lines = labels.splitlines()
+        if lines and len(lines) != len(images):
+            raise DataError(f"there are {len(lines)} labels for {len(images)} images; give a line for each, or none at all")
+        return io.NodeOutput(host.to_comfy(labelled_grid(host.to_library(images), lines, columns, side)[None]))
+
+
+def labelled_grid(images: torch.Tensor, labels: Sequence[str], columns: int, side: int) -> torch.Tensor:
+    """One picture (3, H, W) of images (N, 3, h, w) in [0, 1], each `side` pixels at its longer side, with its label under it."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width = images.shape[-2:]
+    size = round(side * width / max(height, width)), round(side * height / max(height, width))
+    line = 24 if labels else 0
+    rows = -(-len(images) // columns)
+    grid = Image.new("RGB", (size[0] * min(columns, len(images)), (size[1] + line) * rows), "white")
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(16)
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        corner = column * size[0], row * (size[1] + line)
+        picture = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
+        grid.paste(picture.resize(size, Image.Resampling.LANCZOS), corner)
+        if labels:
+            draw.text((corner[0] + 4, corner[1] + size[1] + 2), labels[index], fill="black", font=font)
+    return torch.from_numpy(np.array(grid)).permute(2, 0, 1).float() / 255
+
+
 def _boxes(record: Record, size: int, fit: str) -> list[dict[str, Any]]:
     placed = [transform_box(box, check_image(record.image), size, fit) for box in record.boxes]
     return [{"x": box.x, "y": box.y, "width": box.width, "height": box.height, "label": box.label, "score": 1.0}
@@ -118,4 +164,4 @@ def _digest(image: torch.Tensor) -> str:
 
 def nodes() -> list[type]:
     """The nodes of this file."""
-    return [ImagesToSet, SetToImages]
+    return [ImagesToSet, SetToImages, ImageGrid]
