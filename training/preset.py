@@ -14,12 +14,12 @@ from ..config import from_json
 from ..errors import ConfigError
 from ..registry import Registry
 from .method import METHODS, Method
+from .objective import ObjectiveOptions
 from .options import TrainOptions
 from .sampler import SampleOptions
 
 if TYPE_CHECKING:
     from .base import Base
-    from .objective import ObjectiveOptions
 
 KINDS = {"sd1": "Stable Diffusion 1.x", "sd1-inpainting": "Stable Diffusion 1.x for inpainting", "sd2": "Stable Diffusion 2.x",
          "sd2-inpainting": "Stable Diffusion 2.x for inpainting", "embedded": "the embedded base"}
@@ -59,8 +59,6 @@ class Preset:
 
     def objective_options(self, **changes: Any) -> ObjectiveOptions:
         """What is minimised."""
-        from .objective import ObjectiveOptions
-
         return from_json(ObjectiveOptions, {**self.objective, **changes})
 
     def sample_options(self, **changes: Any) -> SampleOptions:
