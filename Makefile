@@ -18,7 +18,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 
 bench: $(READY)
-	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/bench.py $(BENCH)
 
 $(READY): pyproject.toml requirements.txt
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || command -v uv >/dev/null || \
