@@ -35,7 +35,7 @@ def _boxes(shape: tuple[int, int], source: Generator) -> Tensor:
     mask = torch.zeros(shape)
     for _ in range(whole(1, 3, source)):
         sides = [max(1, round(side * between(1 / 6, 2 / 3, source))) for side in shape]
-        top, left = (whole(0, whole - side, source) for whole, side in zip(shape, sides))
+        top, left = (whole(0, full - side, source) for full, side in zip(shape, sides))
         mask[top:top + sides[0], left:left + sides[1]] = 1
     return mask
 

@@ -17,18 +17,20 @@ from medtune import config
 from medtune.errors import MedTuneError, ModelError, TrainingStopped
 from medtune.training.log import LossLog, read_losses
 from medtune.training.methods.lora import LoRAConfig
+from medtune.training.objective import ObjectiveOptions
 from medtune.training.options import INCIDENTAL, TrainOptions
 from medtune.training.progress import Speed, smooth
 from medtune.training.run import Run, identity
 from safetensors.torch import save_file
 
 OTHER = {"optimizer": "SGD", "schedule": "cosine", "precision": "bf16", "fit": "pad", "posterior": "sample", "long_captions": "refuse",
-         "sample_prompts": "a", "cache": "disk"}
+         "sample_prompts": "a", "cache": "disk", "channels_last": "off",
+         "weighting": "min-snr", "class_prompt": "a", "inpainting": "random", "mask_shapes": ("box",)}
 
 
-def request(options=None, method_config=None, base="b" * 64, data="d" * 64):
+def request(options=None, method_config=None, objective=None, base="b" * 64, data="d" * 64):
     return identity(SimpleNamespace(name="lora", config=method_config or LoRAConfig()), options or TrainOptions(),
-                    SimpleNamespace(hash=base), data)
+                    objective or ObjectiveOptions(), SimpleNamespace(hash=base), data)
 
 
 @pytest.fixture
@@ -36,8 +38,8 @@ def run(tmp_path):
     return Run(tmp_path, request())
 
 
-def other_value(name):
-    value = getattr(TrainOptions(), name)
+def other_value(name, options=None):
+    value = getattr(options or TrainOptions(), name)
     return OTHER[name] if name in OTHER else not value if isinstance(value, bool) else value + (1 if isinstance(value, int) else 0.01)
 
 
@@ -46,6 +48,12 @@ def test_an_option_changes_the_run_unless_it_changes_nothing_in_it(tmp_path, nam
     changed = replace(TrainOptions(), **{name: other_value(name)})
     same = Run(tmp_path, request(changed)).folder == Run(tmp_path, request()).folder
     assert same == (name in INCIDENTAL)
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in config.fields(ObjectiveOptions)])
+def test_every_field_of_the_objective_changes_the_run(tmp_path, name):
+    changed = replace(ObjectiveOptions(), **{name: other_value(name, ObjectiveOptions())})
+    assert Run(tmp_path, request(objective=changed)).folder != Run(tmp_path, request()).folder
 
 
 def test_method_base_and_data_are_part_of_a_run(tmp_path):
