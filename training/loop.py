@@ -83,7 +83,8 @@ def train(base: Base, method: Method, records: Sequence[Record], options: TrainO
             run.clear()
         if alone and run.finished():
             return _found(run)
-        with machine.accelerator(options, device) as accelerator, torch.enable_grad(), _own_randomness(accelerator.device):
+        with (machine.accelerator(options, device) as accelerator, torch.enable_grad(), _own_randomness(accelerator.device),
+              machine.memory_errors(options)):
             notices += machine.notices(options, accelerator.device)
             if not alone and processes.from_main(run.finished, accelerator):
                 return _found(run)

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ..errors import ConfigError, MedTuneError
+from ..errors import ConfigError, MedTuneError, TrainingStopped
+from .batch_finder import is_out_of_memory
+from .optimiser import EIGHT_BIT
 from .options import TrainOptions
 
 if TYPE_CHECKING:
@@ -93,6 +95,23 @@ def arrange(unet: nn.Module, options: TrainOptions, device: torch.device) -> Non
             return (compiled if torch.is_grad_enabled() else unet._call_impl)(*inputs, **named)
 
         unet._compiled_call_impl = call
+
+
+@contextlib.contextmanager
+def memory_errors(options: TrainOptions) -> Iterator[None]:
+    """Where memory runs out in the block, raises TrainingStopped with what helps."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        ways = ["set batch to 0, which takes the largest that fits, and accumulation for the rest of it"]
+        ways += [text for text, fits in [("switch gradient_checkpointing on", not options.gradient_checkpointing),
+                                         ("choose bf16, where the device has it", options.precision == "fp32"),
+                                         ("choose an 8-bit optimizer", options.optimizer not in EIGHT_BIT)] if fits]
+        said = str(error).splitlines()[0]
+        raise TrainingStopped(f"out of memory at batch {options.batch} and {options.size} px ({said}). To need less: "
+                              f"{'; '.join(ways)}; choose a smaller size") from error
 
 
 def notices(options: TrainOptions, device: torch.device) -> list[str]:

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from medtune.errors import ConfigError
-from medtune.training import batch_finder, machine
+from medtune.errors import ConfigError, TrainingStopped
+from medtune.training import batch_finder, machine, trainer
 from medtune.training.base import load_base
 from medtune.training.loop import train
 from medtune.training.method import METHODS
@@ -153,3 +153,20 @@ def test_batch_0_is_told_and_leaves_no_trace(go):
     assert [notice for notice in result.notices if notice.startswith("batch 0: 4 was chosen (the data set shows 6 images")]
     assert result.losses == go("lora", batch=4, steps=1, runs="plain").losses
     assert json.loads((result.run / "run.json").read_text())["batch"] == 4
+
+
+def test_an_injected_out_of_memory_stops_with_advice_and_keeps_the_state(go, monkeypatch):
+    whole, steps, calls = trainer.denoising_loss, [], []
+
+    def loss(*inputs, **named):
+        calls.append(1)
+        if len(calls) == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return whole(*inputs, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "denoising_loss", loss)
+        with pytest.raises(TrainingStopped, match=r"out of memory at batch 2 and 64 px.*2.00 GiB.*batch to 0.*gradient_checkpointing"):
+            go()
+    go(on_step=lambda info: steps.append(info.step) if info.phase == "train" else None)
+    assert steps == [4]
