@@ -80,9 +80,15 @@ def _peculiarities(adapter: Adapter, changes: list[Change], strength: float) -> 
         told.append(f"{adapter.name} has a dora_scale of the outputs of {len(rows)} weights ({listing(rows)}). ComfyUI, which is "
                     "followed here, divides it by the norm of the weight alone, DoRA's paper and trainers by that of weight and "
                     "update together: its effect is not quite what it was trained to be")
+    if kernels := [change.name for change in changes if "lokr_t2" in change.tensors]:
+        told.append(f"{adapter.name} has {len(kernels)} LoKr with factored kernels (lokr_t2), on which ComfyUI 0.3.64 to 0.33 fails, "
+                    f"leaving the weights as they are ({listing(kernels)}); here they are merged as their trainer meant")
     turned = [change for change in changes if change.kind is not None and change.kind.name in ("OFT", "BOFT")]
     if ignored := [change.name for change in turned if change.kind.name == "OFT" and "rescale" in change.tensors]:
         told.append(f"{adapter.name} has a rescale of {len(ignored)} rotated weights, which ComfyUI passes over, and so is it here")
+    if limited := [change.name for change in turned if float(change.tensors.get("alpha", 0)) > 0]:
+        told.append(f"{adapter.name} limits {len(limited)} rotations by an alpha above 0, which ComfyUI, followed here, takes as it "
+                    "is, and LyCORIS times the number of outputs")
     if turned and strength != 1:
         told.append(f"{adapter.name} rotates weights, where ComfyUI lets a strength act twice: {strength:g} counts as {strength**2:g}")
     return told

@@ -17,10 +17,14 @@ LAYERS = ["*attn1.to_q", "*attn2.to_out.0", "*ff.net.2", "*resnets.0.conv1", "*r
 
 @dataclass
 class Made:
-    """A file or folder; the U-Net's output with it, or None where ComfyUI does not do what its maker does."""
+    """A file or folder; its maker's own output with it, or None where ComfyUI, which the reader follows, does something else.
+
+    `comfyui` is whether ComfyUI can read it: it fails on the factored kernels of LoKr.
+    """
 
     path: Path
     output: torch.Tensor | None
+    comfyui: bool = True
 
 
 @torch.no_grad()
@@ -58,7 +62,7 @@ def by_peft(base_file, folder):
         model = get_peft_model(getattr(base, part), config).eval()
         disturb([parameter for parameter in model.parameters() if parameter.requires_grad], generator)
         model.save_pretrained(folder / name, save_embedding_layers=False)
-        yield name, Made(folder / name, run(base))
+        yield name, Made(folder / name, run(base), comfyui=name != "peft-lokr-tucker")
 
 
 def by_diffusers(base_file, folder):
@@ -87,7 +91,7 @@ def by_lycoris(base_file, folder):
 
     cases = {"locon": {"algo": "lora"}, "locon-tucker": {"algo": "lora", "use_tucker": True}, "loha": {"algo": "loha"},
              "loha-tucker": {"algo": "loha", "use_tucker": True}, "lokr": {"algo": "lokr", "factor": 4},
-             "lokr-both": {"algo": "lokr", "decompose_both": True, "use_tucker": True},
+             "lokr-both": {"algo": "lokr", "decompose_both": True}, "lokr-tucker": {"algo": "lokr", "use_tucker": True},
              "lokr-whole": {"algo": "lokr", "full_matrix": True}, "oft": {"algo": "diag-oft"}, "boft": {"algo": "boft"},
              "full": {"algo": "full"}, "norms": {"algo": "lora", "train_norm": True},
              "columns": {"algo": "lora", "dora_wd": True, "wd_on_output": False},
@@ -103,7 +107,8 @@ def by_lycoris(base_file, folder):
         disturb(network.parameters(), generator)
         network.eval()
         network.save_weights(str(folder / f"{name}.safetensors"), torch.float32, {})
-        yield f"lycoris-{name}", Made(folder / f"{name}.safetensors", None if name in not_comfyui else run(base))
+        output = None if name in not_comfyui else run(base)
+        yield f"lycoris-{name}", Made(folder / f"{name}.safetensors", output, comfyui=name != "lokr-tucker")
 
 
 def by_hand(base_file, folder):

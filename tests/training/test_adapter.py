@@ -122,7 +122,7 @@ def test_a_truncated_a_whole_and_a_missing_file(tmp_path, weights):
 
 def test_a_low_rank_update(base):
     """W + strength * alpha / rank * up @ down; without alpha, alpha is the rank."""
-    name, ldm = "down_blocks.2.attentions.0.transformer_blocks.0.attn1.to_q", "input_blocks.7.1.transformer_blocks.0.attn1.to_q"
+    name, ldm = "down_blocks.2.attentions.0.transformer_blocks.0.attn1.to_q", "input_blocks.5.1.transformer_blocks.0.attn1.to_q"
     up, down = torch.randn(128, 2), torch.randn(2, 128)
     weight = base.unet.get_parameter(f"{name}.weight").clone()
     apply_adapter(base, Adapter({f"lora_unet_{name.replace('.', '_')}.lora_up.weight": up,
@@ -137,8 +137,9 @@ def test_a_low_rank_update(base):
 def test_a_low_rank_update_of_a_convolution(base):
     """The same as running the two convolutions one after the other."""
     module = base.unet.get_submodule("down_blocks.0.resnets.0.conv1")
-    up, down = torch.randn(32, 3, 1, 1), torch.randn(3, 32, 3, 3)
-    images = torch.randn(1, 32, 8, 8)
+    channels = module.in_channels
+    up, down = torch.randn(channels, 3, 1, 1), torch.randn(3, channels, 3, 3)
+    images = torch.randn(1, channels, 8, 8)
     expected = module(images) + torch.nn.functional.conv2d(torch.nn.functional.conv2d(images, down, padding=1), up)
     stem = "lora_unet_down_blocks_0_resnets_0_conv1"
     apply_adapter(base, Adapter({f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}, {}))
@@ -170,7 +171,7 @@ def test_differences_of_weights_biases_and_norms(base):
     ({"lora_unet_conv_in.hada_w1_a": (32, 2)}, "no hada_w1_b"),
     ({"lora_te_text_model_encoder_layers_0_layer_norm1.diff": (64,)}, "layer_norm1"),
     ({"lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.diff_b": (128,)}, "to_q.diff_b"),  # it has no bias
-    ({"lora_unet_conv_in.diff": (320, 4, 3, 3)}, r"conv_in\.weight \(\(320, 4, 3, 3\) for a weight of \(32, 4, 3, 3\)\)"),
+    ({"lora_unet_conv_in.diff": (320, 4, 3, 3)}, r"conv_in\.weight \(\(320, 4, 3, 3\) for a weight of \(\d+, 4, 3, 3\)\)"),
     ({"lora_unet_conv_in.diff_b": (320,)}, r"unet\.conv_in\.bias"),
     ({"lora_unet_conv_in.lora_up.weight": (32, 2, 1, 1), "lora_unet_conv_in.lora_down.weight": (2, 9, 3, 3)}, "times"),
     ({"lora_unet_conv_in.lora_up.weight": (32, 2, 1, 1)}, "no lora_down"),

@@ -201,7 +201,7 @@ def test_a_gaussian_start_is_of_the_generator(new_base):
     ("loha", {"targets": "all", "rank": 2, "alpha": 3.0}),
     ("loha", {"targets": "all", "rank": 2, "tucker": True}),
     ("lokr", {"targets": "all", "rank": 2, "factor": 4, "alpha": 3.0}),
-    ("lokr", {"targets": "all", "rank": 2, "decompose_both": True, "tucker": True}),
+    ("lokr", {"targets": "all", "rank": 2, "decompose_both": True}),
     ("lokr", {"rank": 32, "factor": 8, "alpha": 3.0}),
     ("oft", {"targets": "all", "block_size": 8}),
     ("boft", {"targets": "all", "block_size": 4, "factors": 4}),

@@ -1,5 +1,8 @@
 """LoKr: the update of a weight as the Kronecker product of a small matrix and a larger, low-rank one (KronA: Edalati et al., 2022,
-https://arxiv.org/abs/2212.10650; in LyCORIS: Yeh et al., ICLR 2024, https://arxiv.org/abs/2309.14859), by peft."""
+https://arxiv.org/abs/2212.10650; in LyCORIS: Yeh et al., ICLR 2024, https://arxiv.org/abs/2309.14859), by peft.
+
+Kernels of convolutions are not factored as LyCORIS can: ComfyUI fails on such a factor (`lokr_t2`) and leaves the weight as it was.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,6 @@ class LoKrConfig:
                              "nearly square as the layer allows.", low=-1, high=1024)
     targets: str = targets_option()
     decompose_both: bool = option(False, "Make the small factor low-rank too, where the rank is below half its size.", advanced=True)
-    tucker: bool = option(False, "Factor the kernels of convolutions too (Tucker), which makes them smaller.", advanced=True)
     patterns: str = patterns_option("rank")
     text_encoder: bool = text_encoder_option()
 
@@ -69,7 +71,7 @@ class LoKr(InjectedMethod):
         from peft import LoKrConfig as Settings
 
         return Settings(r=self.config.rank, alpha=self.config.alpha, decompose_factor=self.config.factor,
-                        decompose_both=self.config.decompose_both, use_effective_conv2d=self.config.tucker,
+                        decompose_both=self.config.decompose_both,
                         target_modules=names(places), rank_pattern=rank_pattern(places), init_weights=True)
 
     def start(self, injection: Injection, generator: Generator) -> None:
