@@ -17,13 +17,20 @@ when a file in the folder changes.
 
     image=Path
     labels=Findings
-    patient=PatientID""",
+    patient=PatientID
+
+For `retinopathy` and `isic`, `images` names the folder with the images where it is not the published one, as
+`images=datasets/aptos/small`; `eye=false` leaves the eye out of captions, `lesions=false` does without ISIC's metadata.""",
     "MedTunePhantoms": """Draws into `output/medtune/phantoms`; images that are there already are kept. The larger of two
 sets with one seed begins with the smaller.""",
     "MedTuneSplit": "The three shares add up to 1. Train on the first part, score against the last.",
     "MedTuneImagesToSet": """Takes batches and lists. With the lists of *Prompts from Label Table* linked to `captions`,
 `labels` and `seeds`, each image keeps what it was drawn from. The same images come to the same folder. Link `adapter` so
 that a report can say what made the images and draw its losses.""",
+    "MedTunePreset": """Link `method` and `options` to *Train*, and choose here the checkpoint that is chosen there: only its header is
+read, to tell whether it is of the kind that the study trained. `about` says where the settings come from, what the study
+does not tell and is left at the default, and how captions are made: set that in *Read Medical Data Set*, as
+`caption=chest-xray-eight`. `medtune methods --presets` lists the presets on the command line.""",
     "MedTuneTrain": """The adapter goes to `output/loras`: link `lora_name` into the stock *Load LoRA*'s `lora_name`, or
 choose it there by hand later. `lora` goes to core's *Load LoRA Model*, `loss` to core's *Plot Loss Graph*.
 

@@ -28,11 +28,12 @@ extension = asyncio.run(medtune.comfy_entrypoint())
 heavy = [name for name in ("diffusers", "peft", "timm", "open_clip", "monai", "tensorboard", "pydicom", "accelerate")
          if name in set(sys.modules) - before]
 
+import folder_paths
 import torch
 from medtune import nodes
 from medtune.config import fields
 from medtune.errors import MedTuneError
-from medtune.nodes import data, host, train, widgets
+from medtune.nodes import data, host, preset, train, widgets
 from medtune.training.method import METHODS
 from medtune.training.options import TrainOptions
 
@@ -92,6 +93,29 @@ def tensors():
             "grey": list(host.to_library(torch.rand(1, 4, 4, 1)).shape), "trainable": not inside.is_inference()}
 
 
+def presets():
+    """What the preset node gives for bases of which only the header matters, and what it refuses."""
+    from safetensors.torch import save_file
+
+    checkpoints = Path(folder_paths.get_folder_paths("checkpoints")[0])
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    for name, context in (("one", 768), ("two", 1024)):
+        save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3),
+                   "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(1, context)},
+                  checkpoints / f"{name}.safetensors")
+    node = preset.Preset.PREPARE_CLASS_CLONE({})
+
+    def run(checkpoint, **values):
+        return node.execute(preset="pixels-under-pressure/lora", checkpoint=checkpoint, **values).args
+
+    method, options, sampling, about, objective = run("one.safetensors", seed=3)
+    return {"method": [method.name, method.config.rank], "options": [options.lr, options.steps, options.seed, sampling.guidance],
+            "objective": objective.reconstruction_weight,
+            "about": about, "steps": run("one.safetensors", steps=7)[1].steps, "wrong": refused(lambda: run("two.safetensors")),
+            "anyway": run("two.safetensors", any_base=True)[3], "gone": refused(lambda: run("three.safetensors")),
+            "listed": preset.Preset.GET_SCHEMA().inputs[0].as_dict()["options"]}
+
+
 def sockets():
     name = host.FileNameOutput("lora_name").io_type
     from comfy_execution.validation import validate_node_input
@@ -110,7 +134,7 @@ found = {
     "plain": plain, "heavy": heavy, "nodes": ids(asyncio.run(extension.get_node_list())), "without": with_broken_node(),
     "missing_module": ids(nodes.load(("data", "no_such_module"))), "data": ids(data.nodes()), "methods": list(METHODS),
     "method_ids": [train.node_id(name) for name in METHODS], "widgets": widget_facts(), "paths": paths(), "tensors": tensors(),
-    "sockets": sockets(), "read": read_options(),
+    "presets": presets(), "sockets": sockets(), "read": read_options(),
     "inputs": {node.GET_SCHEMA().node_id: [one.id for one in node.GET_SCHEMA().inputs] for node in nodes.load()},
 }
 (folder / "inside.json").write_text(json.dumps(found, indent=1, default=str))

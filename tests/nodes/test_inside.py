@@ -58,6 +58,16 @@ def test_values_are_checked_when_the_node_runs(facts):
     assert "at least 0" in read["bound"]
 
 
+def test_a_preset_gives_the_studys_settings_for_its_kind_of_base(facts):
+    presets = facts["presets"]
+    assert "pixels-under-pressure/lora" in presets["listed"] and "chest-distillation/frozen" in presets["listed"]
+    assert presets["method"] == ["lora", 8] and presets["options"] == [1e-4, 500, 3, 7.5] and presets["steps"] == 7
+    assert presets["objective"] == 1.0
+    assert "TehraniNasab" in presets["about"] and "chest-xray-eight" in presets["about"]
+    assert "is for Stable Diffusion 1.x, and " in presets["wrong"] and "two.safetensors is Stable Diffusion 2.x" in presets["wrong"]
+    assert "no settings of the study's" in presets["anyway"] and "no checkpoint 'three.safetensors'" in presets["gone"]
+
+
 @pytest.mark.parametrize("case", ["climbs", "absolute", "linked", "unknown"])
 def test_paths_stay_in_the_folders_of_comfyui(facts, case):
     assert facts["paths"][case] and "input/" in facts["paths"][case]
