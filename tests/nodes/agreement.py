@@ -38,7 +38,7 @@ CASES = {name: [{}] for name in METHODS} | {
 }
 CASES["lora"] += [{"start": "pissa"}, {"patterns": "attn2=4, conv=2", "rank_stabilised": True, "text_encoder": True}]
 CASES["loha"] += [{"targets": "all", "tucker": True}]
-CASES["lokr"] += [{"targets": "all", "tucker": True, "decompose_both": True, "rank": 2}, {"rank": 32, "factor": 8}]
+CASES["lokr"] += [{"targets": "all", "decompose_both": True, "rank": 2}, {"rank": 32, "factor": 8}]
 FROM_ZERO = {"vera": 0.2}  # its trained numbers are scales of small ones
 
 
