@@ -34,7 +34,7 @@ OFFSET_NOISE = 0.1
 DROPPED_CAPTIONS = 0.1
 END = 49407  # CLIP's end token, which pads the captions, too
 SNR_LIMIT = 5.0
-NOISE_LIMIT = 20.0
+NOISE_LIMIT = 200.0
 EMA_DECAY = 0.995
 SHIFT = 3 / 64
 
