@@ -4,7 +4,7 @@ The node is called as ComfyUI's executor calls it, on latents and text states fr
 makes of the base; a hook after each update of its optimiser is all that is added.
 """
 
-# ruff: noqa: E402
+# ruff: noqa: E402, I001  (the order matters)
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import inspect
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
+from turns import Turns
+
+turns = Turns()  # before ComfyUI prints anything
 job: dict[str, Any] = json.loads(sys.argv[1])
 sys.path[0] = os.getcwd()  # ComfyUI's folder in place of this one
 sys.argv = [sys.argv[0], "--base-directory", job["folder"], *(["--cpu"] if job["device"] == "cpu" else [])]
@@ -24,7 +26,6 @@ import comfy.options
 comfy.options.enable_args_parsing()
 import utils.install_util  # noqa: F401  (ComfyUI's own utils, before another is on the path)
 
-sys.path.append(str(Path(__file__).parent))
 import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
@@ -34,10 +35,8 @@ from comfy_extras.nodes_train import TrainLoraNode
 from medtune.nodes import embedded
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from turns import Turns
 
 torch.set_num_threads(job["threads"])
-turns = Turns()
 embedded.register(comfy.supported_models, comfy.supported_models_base, comfy.sd1_clip)
 
 FIXED = {"steps": 1_000_000, "grad_accumulation_steps": 1, "learning_rate": 1e-4, "optimizer": "AdamW", "loss_function": "MSE",
