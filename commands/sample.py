@@ -14,7 +14,8 @@ def add_arguments(parser) -> None:
     from ..training.sample import SampleOptions
 
     parser.add_argument("--base", default="embedded", help="checkpoint file, diffusers folder, or embedded [embedded]")
-    parser.add_argument("--adapter", type=Path, help="adapter file [none: the untuned base]")
+    parser.add_argument("--adapter", type=Path, action="append", default=[], help="adapter, VAE or embedding file; may be repeated, as for "
+                        "the several files of one training [none: the untuned base]")
     parser.add_argument("--strength", type=float, default=1.0, help="strength of the adapter [1.0]")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--table", type=Path, help="CSV of label combinations and counts: labels,count")
@@ -37,11 +38,12 @@ def run(arguments) -> None:
     options = read_flags(SampleOptions, arguments, preset(arguments).sampling)
     wanted = prompts(arguments, options.seed)
     base, made_by = load_base(arguments.base, device=device(arguments.device)), None
-    if arguments.adapter:
-        adapter = read_adapter(arguments.adapter)
+    for path in arguments.adapter:
+        adapter = read_adapter(path)
         for notice in apply_adapter(base, adapter, arguments.strength):
             say(f"note: {notice}")
-        made_by = {**adapter.info(), "strength": arguments.strength}
+        facts = {**adapter.info(), "strength": arguments.strength}
+        made_by = facts if made_by is None else {**made_by, "further": [*made_by.get("further", []), facts]}
     images = sample(base, wanted, arguments.out, options, adapter=made_by, on_image=counter("image"))
     show(arguments, {"folder": str(arguments.out), "images": len(images.records)}, f"{len(images.records)} images in {arguments.out}")
 

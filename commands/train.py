@@ -53,7 +53,7 @@ def run(arguments) -> None:
         say(f"note: {notice}")
     show(arguments, {"adapter": str(result.adapter), "products": {kind: str(file) for kind, file in result.products.items()},
                      "run": str(result.run), "reused": result.reused, "losses": result.losses},
-         f"{result.adapter}" + (" (finished before)" if result.reused else ""))
+         "\n".join(map(str, result.products.values())) + (" (finished before)" if result.reused else ""))
 
 
 def requested(arguments) -> tuple:
