@@ -14,8 +14,8 @@ def add_arguments(parser) -> None:
     from ..training.sample import SampleOptions
 
     parser.add_argument("--base", default="embedded", help="checkpoint file, diffusers folder, or embedded [embedded]")
-    parser.add_argument("--adapter", type=Path, action="append", default=[], help="adapter, VAE or embedding file; may be repeated, as for "
-                        "the several files of one training [none: the untuned base]")
+    parser.add_argument("--adapter", type=Path, action="append", default=[],
+                        help="adapter, VAE or embedding file; may be repeated, as for the several files of one training [none]")
     parser.add_argument("--strength", type=float, default=1.0, help="strength of the adapter [1.0]")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--table", type=Path, help="CSV of label combinations and counts: labels,count")
