@@ -109,7 +109,7 @@ def memory_errors(options: TrainOptions) -> Iterator[None]:
         ways += [text for text, fits in [("switch gradient_checkpointing on", not options.gradient_checkpointing),
                                          ("choose bf16, where the device has it", options.precision == "fp32"),
                                          ("choose an 8-bit optimizer", options.optimizer not in EIGHT_BIT)] if fits]
-        said = str(error).splitlines()[0]
+        said = str(error).partition("\n")[0] or type(error).__name__
         raise TrainingStopped(f"out of memory at batch {options.batch} and {options.size} px ({said}). To need less: "
                               f"{'; '.join(ways)}; choose a smaller size") from error
 

@@ -7,12 +7,14 @@ import json
 import pytest
 import torch
 from medtune import files
+from medtune.config import to_json
 from medtune.errors import MedTuneError, Missing, ModelError
 from medtune.training.adapter import Adapter, apply_adapter, make_header, read_adapter, write_adapter
 from medtune.training.base import base_from_tensors
 from medtune.training.embedded import architecture as small
 from medtune.training.keys import UNET_PREFIX
 from medtune.training.method import METHODS
+from medtune.training.methods.lora import LoRAConfig
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -50,7 +52,7 @@ def test_the_header(base, header):
     assert (header["ss_steps"], header["ss_max_train_steps"]) == ("20", "40")
     assert (header["ss_num_train_images"], header["ss_learning_rate"], header["ss_seed"]) == ("24", "0.0001", "5")
     assert header["ss_new_sd_model_hash"] == header["medtune.base_hash"] == base.hash
-    assert json.loads(header["medtune.config"]) == {"rank": 8, "alpha": 16.0, "targets": "attention", "dropout": 0.0}
+    assert json.loads(header["medtune.config"]) == to_json(LoRAConfig()) and LoRAConfig().rank == 8
     assert json.loads(header["medtune.options"])["batch"] == 2 and header["medtune.method"] == "lora"
     assert header["medtune.data_hash"] == "ab" * 32 and "embedded base" in header["medtune.notice"]
     assert all(isinstance(value, str) for value in header.values())

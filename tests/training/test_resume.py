@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from medtune.data.record import Record
-from medtune.errors import ModelError
+from medtune.errors import ModelError, TrainingStopped
 from medtune.training.base import load_base
 from medtune.training.loop import train
 from medtune.training.method import METHODS
@@ -232,7 +232,7 @@ def test_a_failure_within_an_update_falls_back_to_the_checkpoint(records, tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", torn)
-        with pytest.raises(MemoryError):
+        with pytest.raises(TrainingStopped, match="out of memory"):
             run(BitFit(), records, PLAIN, tmp_path)
     steps = []
     resumed = run(BitFit(), records, PLAIN, tmp_path, lambda info: steps.append(info.step) if info.phase == "train" else None)
