@@ -4,9 +4,9 @@
     torchrun --nproc-per-node 2 -m medtune.training.embedded.pretrain ...      one thread a process: better on a busy machine
 
 The autoencoder encodes each scene once, into LATENTS (made first, and reused when it is there). The objective is epsilon MSE with
-min-SNR weights (Hang et al., ICCV 2023) that favour the noisiest steps; a tenth of the captions is dropped. Offset noise: a latent's
-mean leaks through the noisiest step, so that a U-Net trained without it reads the brightness there instead of making it from the
-prompt, and samples miss it.
+min-SNR weights (Hang et al., ICCV 2023) that favour the noisiest steps; a tenth of the captions is dropped. Coarse noise: what is
+large in an image leaks through the noisiest step, so that a U-Net trained with white noise alone reads brightness and place there instead
+of making them from the prompt, and samples miss them.
 """
 
 import argparse
@@ -30,7 +30,8 @@ from torch import Tensor, distributed, nn
 from . import autoencoder, scenes
 from .architecture import SCHEDULER, build, from_ldm, to_ldm
 
-OFFSET_NOISE = 0.1
+COARSE_NOISE = 0.15
+COARSE_CELLS = (1, 2, 4)
 DROPPED_CAPTIONS = 0.1
 END = 49407  # CLIP's end token, which pads the captions, too
 SNR_LIMIT = 5.0
@@ -167,12 +168,20 @@ def objective(unet: nn.Module, latents: Tensor, states: Tensor, generator: torch
     alpha = signal_share()
     spread = (torch.arange(count) + torch.rand(count, generator=generator)) / count  # one time in each part of the schedule
     times = (spread * len(alpha)).long().clamp(max=len(alpha) - 1)
-    noise = torch.randn(latents.shape, generator=generator)
-    noise = noise + OFFSET_NOISE * torch.randn(count, latents.shape[1], 1, 1, generator=generator)
+    noise = coarse(latents.shape, generator)
     share = alpha[times][:, None, None, None]
     predicted = unet(share.sqrt() * latents + (1 - share).sqrt() * noise, times, states).sample
     error = (predicted - noise).square().mean((1, 2, 3))
     return (error * weights(alpha[times])).mean(), error.mean().item()
+
+
+def coarse(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """White noise of this shape (N, C, h, w), with noise of COARSE_NOISE added on grids of COARSE_CELLS a side."""
+    noise = torch.randn(shape, generator=generator)
+    for cells in COARSE_CELLS:
+        grid = COARSE_NOISE * torch.randn(*shape[:2], cells, cells, generator=generator)
+        noise = noise + nn.functional.interpolate(grid, shape[2:], mode="bilinear")
+    return noise
 
 
 def weights(alpha: Tensor) -> Tensor:
