@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import DataError, near
 from .problems import Problems
+from .record import Record
 
 
 def read_header(path: Path) -> list[str]:
@@ -43,6 +45,34 @@ def read_rows(path: Path, columns: Sequence[str] = ()) -> list[tuple[int, dict[s
             ragged.add(f"line {number}", f"{len(fields)} fields where the header has {len(header)}")
     ragged.check(len(lines) - 1, "Quote fields that hold commas, and give every row all columns.")
     return [(number, dict(zip(header, (field.strip() for field in fields), strict=True))) for number, fields in lines[1:]]
+
+
+def find_tables(path: Path, fits: Callable[[Path], bool]) -> list[Path]:
+    """The fitting CSV files of a folder, by name; or the file itself, which may be a TSV file too."""
+    found = sorted(path.glob("*.csv")) if path.is_dir() else [path] if path.suffix.lower() in (".csv", ".tsv") else []
+    return [table for table in found if fits(table)]
+
+
+def read_records(tables: Iterable[Path], reader: Callable[[Path], Callable[[dict[str, Any]], Record | None]],
+                 rows: Callable[[Path], list[tuple[int, dict[str, Any]]]] = read_rows) -> list[Record]:
+    """The records of all tables: ``reader(table)`` gives what turns a row into its record, or into None where it is left out.
+
+    DataError names every faulty row of all tables together.
+    """
+    problems, records, total = Problems("rows"), [], 0
+    for table in tables:
+        numbered, to_record = rows(table), reader(table)
+        total += len(numbered)
+        for number, row in numbered:
+            try:
+                record = to_record(row)
+            except DataError as error:
+                problems.add(f"{table}, line {number}", str(error))
+                continue
+            if record is not None:
+                records.append(record)
+    problems.check(total)
+    return records
 
 
 def _delimiter(path: Path) -> str:

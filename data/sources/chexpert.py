@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ...config import option
 from ...errors import DataError
 from ..caption import caption, check_template
-from ..problems import Problems
 from ..record import Record
-from ..rows import locate, read_header, read_rows
+from ..rows import find_tables, locate, read_header, read_records
 from ..source import SOURCES, Source, caption_option
 from ..split import SPLITS, split_name
 
@@ -50,19 +50,7 @@ class CheXpertSource(Source):
             shown = f"its columns are: {', '.join(read_header(path))}" if path.is_file() else "there is no such CSV in the folder"
             raise DataError(f"{path} lacks the columns Path and {LABELS!r} (NIH), or Path and one of CheXpert's findings "
                             f"({', '.join(FINDINGS[:4])}, ...); {shown}")
-        problems, records, total = Problems("rows"), [], 0
-        for table in tables:
-            for number, row in read_rows(table):
-                total += 1
-                try:
-                    record = _record(table, row, config)
-                except DataError as error:
-                    problems.add(f"{table}, line {number}", str(error))
-                    continue
-                if record is not None:
-                    records.append(record)
-        problems.check(total)
-        return records
+        return read_records(tables, lambda table: partial(_record, table, config))
 
 
 def _fits(table: Path) -> bool:
@@ -71,12 +59,10 @@ def _fits(table: Path) -> bool:
 
 
 def _tables(path: Path) -> list[Path]:
-    if path.is_dir():
-        return [table for table in sorted(path.glob("*.csv")) if _fits(table)]
-    return [path] if path.suffix.lower() in (".csv", ".tsv") and _fits(path) else []
+    return find_tables(path, _fits)
 
 
-def _record(table: Path, row: dict[str, str], config: CheXpertConfig) -> Record | None:
+def _record(table: Path, config: CheXpertConfig, row: dict[str, str]) -> Record | None:
     """The row's record, or None where the options leave it out."""
     name = next(row[column] for column in PATHS if column in row)
     image = _locate(table, name, config)

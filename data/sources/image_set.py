@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,8 @@ from ...config import option
 from ...errors import DataError
 from ..caption import TEMPLATES, caption, check_template
 from ..image_set import LINES, read_lines, to_record
-from ..problems import Problems
 from ..record import Record
-from ..rows import read_header, read_rows
+from ..rows import read_header, read_records, read_rows
 from ..source import SOURCES, Source
 from ..split import split_name
 
@@ -42,16 +42,7 @@ class ImageSetSource(Source):
         tables = _tables(path)
         if not tables:
             raise DataError(f"{path} has no metadata.jsonl, and no metadata.csv with a column file_name")
-        problems, records, total = Problems("rows"), [], 0
-        for table in tables:
-            for number, row in _rows(table):
-                total += 1
-                try:
-                    records.append(_record(table, row, config))
-                except DataError as error:
-                    problems.add(f"{table}, line {number}", str(error))
-        problems.check(total)
-        return records
+        return read_records(tables, lambda table: partial(_record, table, config), _rows)
 
 
 def _tables(path: Path) -> list[Path]:
@@ -81,7 +72,7 @@ def _from_cells(row: dict[str, str]) -> dict[str, Any]:
     return values
 
 
-def _record(table: Path, row: dict[str, Any], config: ImageSetConfig) -> Record:
+def _record(table: Path, config: ImageSetConfig, row: dict[str, Any]) -> Record:
     if table.suffix == ".csv":
         row = _from_cells(row)
     text = caption(row.get("labels") or (), config.caption) if config.caption else row.get(config.text)

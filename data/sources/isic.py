@@ -8,6 +8,7 @@ published: what stays together in a split is the lesion.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ...config import option
@@ -17,7 +18,7 @@ from ..classes import LESIONS
 from ..named_images import NamedImages
 from ..problems import Problems
 from ..record import Record
-from ..rows import read_header, read_rows
+from ..rows import find_tables, read_header, read_records, read_rows
 from ..source import SOURCES, Source, caption_option
 
 TRUTH, METADATA, INPUT = "_GroundTruth.csv", "_Metadata.csv", "_Input"
@@ -51,22 +52,13 @@ class IsicSource(Source):
         if not tables:
             shown = f"its columns are: {', '.join(read_header(path))}" if path.is_file() else "there is no such CSV in the folder"
             raise DataError(f"{path} is not ISIC 2019's ground truth, a CSV with the columns image, {', '.join(LESIONS)}; {shown}")
-        problems, records, total = Problems("rows"), [], 0
-        for table in tables:
-            rows, images, lesions = read_rows(table), NamedImages(_folder(table, config.images)), _lesions(table, config)
-            total += len(rows)
-            for number, row in rows:
-                try:
-                    records.append(_record(row, images, lesions, _split(table), config))
-                except DataError as error:
-                    problems.add(f"{table}, line {number}", str(error))
-        problems.check(total)
-        return records
+        return read_records(tables, lambda table: partial(
+            _record, images=NamedImages(_folder(table, config.images)), lesions=_lesions(table, config), split=_split(table),
+            config=config))
 
 
 def _tables(path: Path) -> list[Path]:
-    tables = sorted(path.glob("*.csv")) if path.is_dir() else [path] if path.suffix.lower() == ".csv" else []
-    return [table for table in tables if {"image", *LESIONS} <= set(read_header(table))]
+    return find_tables(path, lambda table: {"image", *LESIONS} <= set(read_header(table)))
 
 
 def _beside(table: Path, ending: str) -> Path:

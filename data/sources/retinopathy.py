@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ...config import option
@@ -16,9 +17,8 @@ from ...errors import DataError
 from ..caption import caption, check_template
 from ..classes import EYES, RETINOPATHY
 from ..named_images import NamedImages
-from ..problems import Problems
 from ..record import Record
-from ..rows import read_header, read_rows
+from ..rows import find_tables, read_header, read_records
 from ..source import SOURCES, Source, caption_option
 from ..split import SPLITS, split_name
 
@@ -57,27 +57,17 @@ class RetinopathySource(Source):
         if not tables:
             shown = f"its columns are: {', '.join(read_header(path))}" if path.is_file() else "there is no such CSV in the folder"
             raise DataError(f"{path} has neither the columns {', '.join(APTOS)} (APTOS) nor {', '.join(EYEPACS)} (EyePACS); {shown}")
-        problems, records, total = Problems("rows"), [], 0
-        for table in tables:
-            split = _split(table)
-            rows, images = read_rows(table), NamedImages(_folder(table, split, config.images))
-            total += len(rows)
-            for number, row in rows:
-                try:
-                    records.append(_record(row, images, split, config))
-                except DataError as error:
-                    problems.add(f"{table}, line {number}", str(error))
-        problems.check(total)
-        return records
+        return read_records(tables, lambda table: partial(
+            _record, images=NamedImages(_folder(table, config.images)), split=_split(table), config=config))
 
 
 def _tables(path: Path) -> list[Path]:
-    tables = sorted(path.glob("*.csv")) if path.is_dir() else [path] if path.suffix.lower() == ".csv" else []
-    return [table for table in tables if table.name != UNANSWERED and _fits(set(read_header(table)))]
+    return find_tables(path, _fits)
 
 
-def _fits(header: set[str]) -> bool:
-    return set(APTOS) <= header or set(EYEPACS) <= header
+def _fits(table: Path) -> bool:
+    header = set(read_header(table))
+    return table.name != UNANSWERED and (set(APTOS) <= header or set(EYEPACS) <= header)
 
 
 def _split(table: Path) -> str | None:
@@ -85,13 +75,13 @@ def _split(table: Path) -> str | None:
     return name if name in SPLITS else None
 
 
-def _folder(table: Path, split: str | None, given: str) -> Path:
+def _folder(table: Path, given: str) -> Path:
     """The folder with a table's images. DataError where the one that was named is not there."""
     if given:
         if not Path(given).is_dir():
             raise DataError(f"images is {given!r}, and there is no such folder; give the folder with the images of {table.name}")
         return Path(given)
-    return next((folder for name in FOLDERS[split or "train"] if (folder := table.parent / name).is_dir()), table.parent)
+    return next((folder for name in FOLDERS[_split(table) or "train"] if (folder := table.parent / name).is_dir()), table.parent)
 
 
 def _record(row: dict[str, str], images: NamedImages, split: str | None, config: RetinopathyConfig) -> Record:

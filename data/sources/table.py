@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ...config import option
 from ...errors import ConfigError, DataError
 from ..caption import caption, check_template
-from ..problems import Problems
 from ..record import Record
-from ..rows import locate, read_rows
+from ..rows import locate, read_records, read_rows
 from ..source import SOURCES, Source, caption_option
 from ..split import split_name
 
@@ -51,18 +51,12 @@ class TableSource(Source):
             raise ConfigError("TableConfig.separator is empty; give what stands between two labels, as |")
         check_template(config.caption)
         columns = [config.image, config.text, config.labels, config.patient, config.split, config.mask]
-        rows = read_rows(path, [column for column in columns if column])
-        problems, records = Problems("rows"), []
-        for number, row in rows:
-            try:
-                records.append(_record(Path(config.images) if config.images else path.parent, row, config))
-            except DataError as error:
-                problems.add(f"{path}, line {number}", str(error))
-        problems.check(len(rows))
-        return records
+        root = Path(config.images) if config.images else path.parent
+        return read_records([path], lambda _: partial(_record, root, config),
+                            partial(read_rows, columns=[column for column in columns if column]))
 
 
-def _record(root: Path, row: dict[str, str], config: TableConfig) -> Record:
+def _record(root: Path, config: TableConfig, row: dict[str, str]) -> Record:
     labels = [label.strip() for label in row.get(config.labels, "").split(config.separator) if label.strip()]
     text = row[config.text] if config.text else caption(labels, config.caption)
     if not text.strip():
