@@ -1,5 +1,6 @@
 """The embedded base: its file layout, its autoencoder on images that it has not seen, and whether its prompt matters."""
 
+import itertools
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -163,8 +164,25 @@ def test_objective_is_zero_for_the_right_answer_and_weighted_by_snr():
     loss, plain = pretrain.objective(blank, latents, states, generator)
     snr = share / (1 - share)
     weight = float((snr.clamp(max=5) / snr * (1 / share).clamp(max=200)).mean())
-    assert plain == pytest.approx(1 + pretrain.OFFSET_NOISE**2, rel=0.03)
+    variance = pretrain.coarse(latents.shape, generator).square().mean().item()
+    assert plain == pytest.approx(variance, rel=0.03) and variance > 1 + pretrain.COARSE_NOISE**2
     assert float(loss) == pytest.approx(weight * plain, rel=0.03)
+
+
+def test_coarse_noise_hides_brightness_and_place_where_white_noise_does_not():
+    """At the noisiest step 0.07 of the image is left: its mean, and its halves, must lie below the noise of these sizes."""
+    noise = pretrain.coarse((500, 4, 64, 64), torch.Generator().manual_seed(0))
+    halves = noise[..., :32].mean((2, 3)) - noise[..., 32:].mean((2, 3))
+    leaked = float(pretrain.signal_share()[-1].sqrt())
+    assert noise.mean((2, 3)).std() > 2 * leaked and halves.std() > leaked
+    white = torch.randn(500, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert white.mean((2, 3)).std() < leaked / 2
+
+
+def test_scenes_of_few_objects_are_the_first_ones_that_have_no_more():
+    few = list(itertools.islice(scenes.of_few_objects(5, 1), 20))
+    counts = [len(scenes.draw_scene(np.random.default_rng([5, index])).things) for index in range(few[-1] + 1)]
+    assert few == [index for index, things in enumerate(counts) if things <= 1] and max(counts) > 1
 
 
 def test_orthogonal_has_singular_values_near_one():

@@ -5,8 +5,8 @@
 
 The autoencoder encodes each scene once, into LATENTS (made first, and reused when it is there). The objective is epsilon MSE with
 min-SNR weights (Hang et al., ICCV 2023) that favour the noisiest steps; a tenth of the captions is dropped. Coarse noise: what is
-large in an image leaks through the noisiest step, so that a U-Net trained with white noise alone reads brightness and place there instead
-of making them from the prompt, and samples miss them.
+large in an image leaks through the noisiest step, so that a U-Net trained with white noise alone reads brightness and place there
+instead of making them from the prompt, and samples miss them.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
+from itertools import islice, repeat
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -54,14 +54,15 @@ def tokenize(captions: list[str]) -> Tensor:
     return torch.tensor(rows)
 
 
-def encode_scenes(vae: Path, out: Path, *, seed: int, count: int, size: int, minutes: float = math.inf) -> None:
+def encode_scenes(vae: Path, out: Path, *, seed: int, count: int, size: int, objects: int = 3, minutes: float = math.inf) -> None:
     """Write the latents (N, 4, size / 8, size / 8) and captions of `count` scenes, or of as many as the time allows.
 
     Every core encodes its share.
     """
     begun, latents, captions = time.monotonic(), [], []
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        shares = [range(start, min(start + 8, count)) for start in range(0, count, 8)]
+        indices = list(islice(scenes.of_few_objects(seed, objects), count))
+        shares = [indices[start : start + 8] for start in range(0, count, 8)]
         for encoded in pool.map(encode_some, repeat(vae), repeat(seed), shares, repeat(size)):
             for caption, each in encoded:
                 captions.append(caption)
@@ -75,7 +76,7 @@ def encode_scenes(vae: Path, out: Path, *, seed: int, count: int, size: int, min
     save_file({"latents": stacked}, out, metadata={"captions": json.dumps(captions)})
 
 
-def encode_some(path: Path, seed: int, indices: range, size: int) -> list[tuple[str, np.ndarray]]:
+def encode_some(path: Path, seed: int, indices: list[int], size: int) -> list[tuple[str, np.ndarray]]:
     """Caption and latents (4, size / 8, size / 8) of these scenes."""
     vae, encoded = autoencoder.load(path), []
     for index in indices:
@@ -249,6 +250,7 @@ def main() -> None:
     parser.add_argument("--fresh-text", action="store_true", help="with --resume: the U-Net alone, with a new text encoder")
     parser.add_argument("--size", type=int, default=512, help="side of the scenes in pixels")
     parser.add_argument("--scenes", type=int, default=600)
+    parser.add_argument("--objects", type=int, default=3, help="scenes with at most so many objects: one teaches places soonest")
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=3)
@@ -261,7 +263,7 @@ def main() -> None:
     vae = autoencoder.load(options.autoencoder)
     if not options.latents.exists() and os.environ.get("RANK", "0") == "0":
         encode_scenes(options.autoencoder, options.latents, seed=options.seed, count=options.scenes, size=options.size,
-                      minutes=options.encoding_minutes)
+                      objects=options.objects, minutes=options.encoding_minutes)
     if distributed.is_initialized():
         distributed.barrier()
     with safe_open(options.latents, "pt") as file:

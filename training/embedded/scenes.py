@@ -4,6 +4,8 @@ A scene is a background and up to three objects, each with a kind, size, tone, p
 There is no anatomy in it and no photograph: fine-tuning is to teach the base everything about radiographs.
 """
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,6 +96,11 @@ def render(scene: Scene, rng: np.random.Generator, size: int = 512) -> np.ndarra
     if scene.hue:
         canvas = canvas * np.array(HUES[scene.hue])[:, None, None]
     return canvas.astype(np.float32)
+
+
+def of_few_objects(seed: int, objects: int) -> Iterator[int]:
+    """The indices at which `sample` draws at most so many objects, without end."""
+    return (index for index in itertools.count() if len(draw_scene(np.random.default_rng([seed, index])).things) <= objects)
 
 
 def sample(seed: int, index: int, size: int = 512) -> tuple[str, np.ndarray]:
