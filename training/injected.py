@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,8 +13,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import Parameter
 
 from ..errors import ModelError
-from .method import Method, check_keys, freeze, need_parts
-from .targets import Place, any_layer, choose, key_of, title_of
+from .method import check_keys, freeze, need_parts
+from .placed import PARTS, PlacedMethod, plain
+from .targets import Place, key_of, title_of
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from .base import Base
 
 ADAPTER = "medtune"
-PARTS = ("unet", "text_encoder")
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,9 @@ class Injection:
                 for name, holder in held.items() if ADAPTER in holder}
 
 
-class InjectedMethod(Method):
-    """A method that peft has for linear layers, and mostly for convolutions.
+class InjectedMethod(PlacedMethod):
+    """A method that peft has for linear layers, and mostly for convolutions."""
 
-    Its config has `text_encoder`, and `targets` and `patterns` unless the method overrides `chosen`.
-    """
-
-    fits: ClassVar[Callable[[nn.Module], bool]] = staticmethod(any_layer)
     drawn: ClassVar[tuple[str, ...]] = ()  # the parameters that start as random numbers
 
     @abstractmethod
@@ -78,21 +74,9 @@ class InjectedMethod(Method):
     def written(self, injection: Injection) -> dict[str, Tensor]:
         """What the file says of a layer, by the end of the key."""
 
-    def check(self, places: list[Place]) -> None:
-        """Raise ConfigError where a layer is too small for the settings."""
-
     def read(self, injection: Injection, tensors: Mapping[str, Tensor]) -> None:
         """Put what `written` gave back, where the method can. Raises ModelError for what it cannot have written."""
-        raise NotImplementedError
-
-    def trains(self, base: Base) -> set[str]:
-        return set(PARTS) if self.config.text_encoder else {"unet"}
-
-    def chosen(self, base: Base) -> list[Place]:
-        """The layers to put an adapter beside. Raises ConfigError where one is too small for the settings."""
-        places = choose(base, self.trains(base), self.config.targets, self.config.patterns, self.fits)
-        self.check(places)
-        return places
+        raise self.no_way_back()
 
     def attach(self, base: Base, generator: Generator) -> None:
         need_parts(base, self.trains(base), self.name)
@@ -138,23 +122,13 @@ class InjectedMethod(Method):
         return {injection.key + end: plain(tensor) for injection in self.injections(base)
                 for end, tensor in self.written(injection).items()}
 
-    @torch.no_grad()
-    def load(self, base: Base, tensors: dict[str, Tensor]) -> None:
+    def restore(self, base: Base, tensors: dict[str, Tensor]) -> None:
         injections = list(self.injections(base))
-        if not self.facts.continues:
-            raise ModelError(no_way_back(self.name))
         ends = {injection.key: self.written(injection) for injection in injections}
         check_keys(tensors, {key + end: tensor.shape for key, written in ends.items() for end, tensor in written.items()}, self.name)
         for injection in injections:
             self.read(injection, {end: tensors[injection.key + end].to(injection.weight.device)
                                   for end in ends[injection.key]})
-
-
-def no_way_back(method: str) -> str:
-    """Why training cannot go on from a method's file, and what to do instead."""
-    return (f"training cannot go on from a file of method {method!r}: it holds what was added to the weights, from which the trained "
-            "numbers cannot be told. A run that was interrupted goes on from its own checkpoint; to train further on a result, merge "
-            "the file into the base and start from that.")
 
 
 def names(places: Iterable[Place]) -> list[str]:
@@ -175,14 +149,16 @@ def draw_uniform(weight: Tensor, generator: Generator) -> None:
         weight.copy_(drawn)
 
 
+def read_factors(injection: Injection, tensors: Mapping[str, Tensor]) -> None:
+    """Put back a layer's parameters by peft's names, and hold the file's `alpha` against the settings."""
+    check_scale(injection, tensors[".alpha"], injection.layer.r[ADAPTER])
+    for name, parameter in injection.parameters.items():
+        parameter.copy_(tensors[f".{name}"])
+
+
 def check_scale(injection: Injection, alpha: Tensor, rank: int) -> None:
     """Raise ModelError unless a file's alpha over its rank is the scale of the settings."""
     found, scale = float(alpha), injection.layer.scaling[ADAPTER]
     if abs(found / rank - scale) > 1e-6 * abs(scale):
         raise ModelError(f"this adapter was made with alpha {found} ({injection.key}), a scale of {found / rank:g}, and the settings "
                          f"give {scale:g}. Set alpha to the file's.")
-
-
-def plain(tensor: Tensor) -> Tensor:
-    """A copy of a tensor as it is written: float32, contiguous, on the CPU."""
-    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()

@@ -3,7 +3,7 @@ that hold the difference of each weight."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,23 +11,22 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import Parameter
 
-from ..errors import ModelError
-from .injected import PARTS, no_way_back, plain
-from .method import Method, check_keys, freeze, need_parts
-from .targets import Place, choose, key_of, title_of
+from .method import check_keys, freeze, need_parts
+from .placed import PARTS, PlacedMethod, plain
+from .targets import Place, key_of, title_of
 
 if TYPE_CHECKING:
     from .base import Base
 
 
-class Wrapped(nn.Module):
+class Wrapped(nn.Module, ABC):
     """A layer whose weight is computed from its stored one by `tuned_weight`, with trained numbers in `trained`."""
 
     trained: Parameter
 
+    @abstractmethod
     def tuned_weight(self) -> Tensor:
         """The weight that the layer works with, of the stored one's shape."""
-        raise NotImplementedError
 
     def forward(self, input: Tensor) -> Tensor:
         with torch.autocast(input.device.type, enabled=False):  # the weight is made in its own precision
@@ -37,7 +36,7 @@ class Wrapped(nn.Module):
         return nn.functional.linear(input, weight, self.bias)
 
 
-class WrappedMethod(Method):
+class WrappedMethod(PlacedMethod):
     """A method that puts classes of its own in the place of linear layers and convolutions."""
 
     @abstractmethod
@@ -46,19 +45,7 @@ class WrappedMethod(Method):
 
     def read(self, place: Place, difference: Tensor) -> None:
         """Put a layer's difference back, where the method can. Raises ModelError for one that it cannot have made."""
-        raise NotImplementedError
-
-    def check(self, places: list[Place]) -> None:
-        """Raise ConfigError where a layer does not fit the settings."""
-
-    def trains(self, base: Base) -> set[str]:
-        return set(PARTS) if self.config.text_encoder else {"unet"}
-
-    def chosen(self, base: Base) -> list[Place]:
-        """The layers to wrap. Raises ConfigError where one does not fit the settings."""
-        places = choose(base, self.trains(base), self.config.targets, self.config.patterns)
-        self.check(places)
-        return places
+        raise self.no_way_back()
 
     def attach(self, base: Base, generator: Generator) -> None:
         need_parts(base, self.trains(base), self.name)
@@ -81,11 +68,8 @@ class WrappedMethod(Method):
         return {f"{key_of(place.part, place.name)}.diff": plain(place.layer.tuned_weight() - place.layer.weight)
                 for place in self.wrapped(base)}
 
-    @torch.no_grad()
-    def load(self, base: Base, tensors: dict[str, Tensor]) -> None:
+    def restore(self, base: Base, tensors: dict[str, Tensor]) -> None:
         wrapped = {f"{key_of(place.part, place.name)}.diff": place for place in self.wrapped(base)}
-        if not self.facts.continues:
-            raise ModelError(no_way_back(self.name))
         check_keys(tensors, {key: place.layer.weight.shape for key, place in wrapped.items()}, self.name)
         for key, place in wrapped.items():
             self.read(place, tensors[key].to(place.layer.weight.device))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...config import option
-from ..injected import ADAPTER, InjectedMethod, Injection, check_scale, names, rank_pattern
+from ..injected import ADAPTER, InjectedMethod, Injection, names, rank_pattern, read_factors
 from ..method import METHODS, Facts
 from ..targets import Place, check_ranks, patterns_option, targets_option, text_encoder_option
 
@@ -58,6 +58,4 @@ class LoHa(InjectedMethod):
                 ".alpha": torch.tensor(float(injection.layer.alpha[ADAPTER]))}
 
     def read(self, injection: Injection, tensors: Mapping[str, Tensor]) -> None:
-        check_scale(injection, tensors[".alpha"], injection.layer.r[ADAPTER])
-        for name, parameter in injection.parameters.items():
-            parameter.copy_(tensors[f".{name}"])
+        read_factors(injection, tensors)

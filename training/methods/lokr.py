@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from ...config import option
 from ...errors import ConfigError, listing
-from ..injected import ADAPTER, InjectedMethod, Injection, check_scale, names, rank_pattern
+from ..injected import ADAPTER, InjectedMethod, Injection, names, rank_pattern, read_factors
 from ..method import METHODS, Facts
 from ..targets import Place, check_ranks, patterns_option, targets_option, text_encoder_option
 
@@ -84,6 +84,4 @@ class LoKr(InjectedMethod):
         return {**{f".{name}": parameter for name, parameter in injection.parameters.items()}, ".alpha": torch.tensor(float(alpha))}
 
     def read(self, injection: Injection, tensors: Mapping[str, Tensor]) -> None:
-        check_scale(injection, tensors[".alpha"], injection.layer.r[ADAPTER])
-        for name, parameter in injection.parameters.items():
-            parameter.copy_(tensors[f".{name}"])
+        read_factors(injection, tensors)
