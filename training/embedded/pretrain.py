@@ -30,8 +30,8 @@ from torch import Tensor, distributed, nn
 from . import autoencoder, scenes
 from .architecture import SCHEDULER, build, from_ldm, to_ldm
 
-COARSE_NOISE = 0.15
-COARSE_CELLS = (1, 2, 4)
+COARSE_NOISE = 0.3
+COARSE_CELLS = (1, 2, 4, 8)
 DROPPED_CAPTIONS = 0.1
 END = 49407  # CLIP's end token, which pads the captions, too
 SNR_LIMIT = 5.0
