@@ -17,6 +17,32 @@ def perturb(base, method, scale=0.02):
             parameter.add_(torch.randn(parameter.shape, generator=generator) * scale)
 
 
+@pytest.fixture(scope="module")
+def weights():
+    """U-Net, text encoder and autoencoder of the embedded base's layout in LDM names, with random weights, so that each matters."""
+    from medtune.training.embedded import architecture as small
+
+    torch.manual_seed(0)
+    tensors = small.to_ldm(*small.build())
+    text = small.TEXT_PREFIX.removesuffix("text_model.")
+    return tuple({key.removeprefix(part): value for key, value in tensors.items() if key.startswith(part)}
+                 for part in (small.UNET_PREFIX, text, small.VAE_PREFIX))
+
+
+@pytest.fixture
+def new_base(weights):
+    """A function: a base of these weights."""
+    from medtune.training.base import base_from_tensors
+
+    return lambda: base_from_tensors(*weights, name="small")
+
+
+@pytest.fixture
+def base(new_base):
+    """A base of these weights."""
+    return new_base()
+
+
 @pytest.fixture(scope="session")
 def trained_file(tmp_path_factory):
     """A function (method, **settings) -> the adapter file that it makes on the embedded base, made once."""

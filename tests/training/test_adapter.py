@@ -11,29 +11,12 @@ from medtune.config import to_json
 from medtune.errors import MedTuneError, Missing, ModelError
 from medtune.training.adapter import Adapter, apply_adapter, make_header, read_adapter, write_adapter
 from medtune.training.base import base_from_tensors
-from medtune.training.embedded import architecture as small
 from medtune.training.keys import UNET_PREFIX
 from medtune.training.method import METHODS
 from medtune.training.methods.lora import LoRAConfig
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-
-
-@pytest.fixture(scope="module")
-def weights():
-    """U-Net and text encoder in LDM names, with random weights."""
-    torch.manual_seed(0)
-    tensors = small.to_ldm(*small.build())
-    unet = {key.removeprefix(UNET_PREFIX): value for key, value in tensors.items() if key.startswith(UNET_PREFIX)}
-    text = {key.removeprefix("cond_stage_model.transformer."): value for key, value in tensors.items()
-            if key.startswith(small.TEXT_PREFIX)}
-    return unet, text
-
-
-@pytest.fixture
-def base(weights):
-    return base_from_tensors(*weights, None, name="small")
 
 
 @pytest.fixture
@@ -205,7 +188,7 @@ def test_a_base_without_text_encoder_refuses_text_keys(weights):
 
 
 def test_reduced_precision_is_summed_in_full(weights):
-    base = base_from_tensors(*weights, None, name="small", dtype=torch.bfloat16)
+    base = base_from_tensors(*weights, name="small", dtype=torch.bfloat16)
     weight = base.unet.conv_in.weight.clone()
     delta = torch.full(weight.shape, 0.001)
     apply_adapter(base, Adapter({"lora_unet_conv_in.diff": delta}, {}))

@@ -6,26 +6,8 @@ from medtune.errors import ConfigError, ModelError
 from medtune.training.adapter import Adapter, apply_adapter
 from medtune.training.base import base_from_tensors
 from medtune.training.count import count, empty_base
-from medtune.training.embedded import architecture as small
-from medtune.training.keys import UNET_PREFIX
 from medtune.training.method import METHODS
 from medtune.training.targets import choose, read_patterns
-
-
-@pytest.fixture(scope="module")
-def weights():
-    """U-Net and text encoder in LDM names, with random weights."""
-    torch.manual_seed(0)
-    tensors = small.to_ldm(*small.build())
-    unet = {key.removeprefix(UNET_PREFIX): value for key, value in tensors.items() if key.startswith(UNET_PREFIX)}
-    text = {key.removeprefix("cond_stage_model.transformer."): value for key, value in tensors.items()
-            if key.startswith(small.TEXT_PREFIX)}
-    return unet, text
-
-
-@pytest.fixture
-def new_base(weights):
-    return lambda: base_from_tensors(*weights, None, name="small")
 
 
 def make(name, **settings):

@@ -4,8 +4,6 @@ import pytest
 import torch
 from medtune.errors import ConfigError, ModelError
 from medtune.training.base import base_from_tensors
-from medtune.training.embedded import architecture as small
-from medtune.training.keys import UNET_PREFIX
 from medtune.training.method import METHODS
 from medtune.training.methods.delta import Delta
 from medtune.training.methods.difffit import DiffFit, DiffFitConfig
@@ -16,22 +14,6 @@ from medtune.training.words import teach
 from torch import nn
 
 LAYER = "down_blocks.2.attentions.0.transformer_blocks.0.attn2.to_out.0"
-
-
-@pytest.fixture(scope="module")
-def weights():
-    """U-Net and text encoder in LDM names, with random weights."""
-    torch.manual_seed(0)
-    tensors = small.to_ldm(*small.build())
-    unet = {key.removeprefix(UNET_PREFIX): value for key, value in tensors.items() if key.startswith(UNET_PREFIX)}
-    text = {key.removeprefix("cond_stage_model.transformer."): value for key, value in tensors.items()
-            if key.startswith(small.TEXT_PREFIX)}
-    return unet, text
-
-
-@pytest.fixture
-def base(weights):
-    return base_from_tensors(*weights, None, name="small")
 
 
 def attached(base, name, **settings):

@@ -11,10 +11,7 @@ import torch
 from medtune.config import fields, from_json, to_json
 from medtune.errors import ConfigError, ModelError, UnknownName
 from medtune.training.adapter import Adapter, apply_adapter
-from medtune.training.base import base_from_tensors
 from medtune.training.count import count, empty_base
-from medtune.training.embedded import architecture as small
-from medtune.training.keys import UNET_PREFIX
 from medtune.training.method import METHODS, Facts
 
 SETTINGS = [*((name, None) for name in METHODS), ("lora", {"targets": "all", "rank": 3, "alpha": 2.0}),
@@ -22,24 +19,6 @@ SETTINGS = [*((name, None) for name in METHODS), ("lora", {"targets": "all", "ra
             *((name, {"text_encoder": True}) for name in ("attention", "bitfit", "norm", "difffit", "delta", "lora", "ia3"))]
 EACH = pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=lambda value: str(value or "default"))
 PROMPT = "Chest X-ray showing Edema"
-
-
-@pytest.fixture(scope="module")
-def weights():
-    """U-Net, text encoder and autoencoder in LDM names, with random weights."""
-    torch.manual_seed(0)
-    unet, text_encoder, vae = small.build()
-    tensors = small.to_ldm(unet, text_encoder, vae)
-    unet = {key.removeprefix(UNET_PREFIX): value for key, value in tensors.items() if key.startswith(UNET_PREFIX)}
-    text = {key.removeprefix("cond_stage_model.transformer."): value for key, value in tensors.items()
-            if key.startswith(small.TEXT_PREFIX)}
-    vae = {key.removeprefix(small.VAE_PREFIX): value for key, value in tensors.items() if key.startswith(small.VAE_PREFIX)}
-    return unet, text, vae
-
-
-@pytest.fixture
-def new_base(weights):
-    return lambda: base_from_tensors(*weights, name="small")
 
 
 def make(name, settings):

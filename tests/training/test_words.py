@@ -5,29 +5,11 @@ import torch
 from medtune.errors import ConfigError, ModelError
 from medtune.training.adapter import Adapter, apply_adapter
 from medtune.training.base import base_from_tensors
-from medtune.training.embedded import architecture as small
-from medtune.training.keys import UNET_PREFIX
 from medtune.training.methods.textual_inversion import TextualInversion, TextualInversionConfig
 from medtune.training.tokenizer import END, START, Tokenizer
 from medtune.training.words import teach, token_embedding
 
 WORDS = 49408  # of the vocabulary
-
-
-@pytest.fixture(scope="module")
-def weights():
-    """U-Net and text encoder in LDM names, with random weights."""
-    torch.manual_seed(0)
-    tensors = small.to_ldm(*small.build())
-    unet = {key.removeprefix(UNET_PREFIX): value for key, value in tensors.items() if key.startswith(UNET_PREFIX)}
-    text = {key.removeprefix("cond_stage_model.transformer."): value for key, value in tensors.items()
-            if key.startswith(small.TEXT_PREFIX)}
-    return unet, text
-
-
-@pytest.fixture
-def base(weights):
-    return base_from_tensors(*weights, None, name="small")
 
 
 def attached(base, **settings):
