@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RESULT ?= medtune-demo
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-slow check bench clean
 
 demo: $(READY)
 	$(BIN)/medtune demo --out $(RESULT)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow --durations 15
 
 check: $(READY)
 	$(BIN)/ruff check .

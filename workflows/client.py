@@ -33,6 +33,10 @@ class Client:
         """The JSON answer to a JSON request."""
         return json.loads(self._request(path, json.dumps(value).encode()) or b"null")
 
+    def picture(self, place: dict[str, str]) -> bytes:
+        """The file of an image that a node put out, by its ``filename``, ``subfolder`` and ``type``."""
+        return self._request("/view?" + urllib.parse.urlencode({key: place[key] for key in ("filename", "subfolder", "type")}))
+
     def _request(self, path: str, body: bytes | None = None) -> bytes:
         request = urllib.request.Request(self.address + path, body, {"Content-Type": "application/json"} if body else {})
         try:

@@ -1,6 +1,7 @@
 """Run with a ComfyUI's Python, in its folder: what it makes of the embedded base and of each method's files, against the library.
 
-agreement.py BASE_FILE FOLDER writes FOLDER/agreement.json: relative errors (norm of the difference over norm of the library's).
+agreement.py BASE_FILE CASES FOLDER writes FOLDER/agreement.json: relative errors (norm of the difference over norm of the library's).
+CASES is `all`, or `one` for each method's default settings and those that train the text encoder besides.
 """
 
 # ruff: noqa: E402, I001
@@ -10,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-base_file, folder = Path(sys.argv[1]), Path(sys.argv[2])
+base_file, chosen, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 sys.argv = [sys.argv[0], "--cpu", "--fp32-text-enc", "--base-directory", str(folder)]
 sys.path.insert(0, os.getcwd())
 
@@ -39,6 +40,8 @@ CASES = {name: [{}] for name in METHODS} | {
 CASES["lora"] += [{"start": "pissa"}, {"patterns": "attn2=4, conv=2", "rank_stabilised": True, "text_encoder": True}]
 CASES["loha"] += [{"targets": "all", "tucker": True}]
 CASES["lokr"] += [{"targets": "all", "decompose_both": True, "rank": 2}, {"rank": 32, "factor": 8}]
+if chosen == "one":
+    CASES = {name: cases[:1] + [case for case in cases[1:] if case.get("text_encoder")][:1] for name, cases in CASES.items()}
 FROM_ZERO = {"vera": 0.2}  # its trained numbers are scales of small ones
 
 
@@ -65,11 +68,12 @@ def base_errors(model, clip, vae, latents, times):
     base = load_base(base_file)
     states = base.encode_prompts(PROMPTS)
     comfy_states = torch.cat([clip.encode_from_tokens(clip.tokenize(prompt)) for prompt in PROMPTS])
-    images = base.decode_latents(latents * 0.5)
+    small = latents[:, :4] * 0.5
+    images = base.decode_latents(small)
     return {
         "text": error(states, comfy_states),
         "unet": error(base.unet(latents, times, states).sample, unet(model, latents, times, states)),
-        "decode": error(images, host_images(vae.decode(latents * 0.5 / model.model.latent_format.scale_factor))),
+        "decode": error(images, host_images(vae.decode(small / model.model.latent_format.scale_factor))),
         "encode": error(base.encode_images(images), vae.encode(images.permute(0, 2, 3, 1)) * model.model.latent_format.scale_factor),
     }
 
@@ -84,14 +88,14 @@ def library_outputs(base, words, given):
     latents, times, states = given
     return {"unet": base.unet(latents, times, states).sample,
             "text": base.encode_prompts([f"{prompt}{words}" for prompt in PROMPTS]),
-            "decode": base.decode_latents(latents[..., :16, :16] * 0.5), "encode": base.encode_images(pictures())}
+            "decode": base.decode_latents(latents[:, :4, :16, :16] * 0.5), "encode": base.encode_images(pictures())}
 
 
 @torch.inference_mode()
 def comfy_outputs(model, clip, vae, words, given):
     """The same, of ComfyUI's models."""
     scale = model.model.latent_format.scale_factor
-    images = vae.decode(given[0][..., :16, :16] * 0.5 / scale)
+    images = vae.decode(given[0][:, :4, :16, :16] * 0.5 / scale)
     return {"unet": unet(model, *given),
             "text": torch.cat([clip.encode_from_tokens(clip.tokenize(f"{prompt}{words}")) for prompt in PROMPTS]),
             "decode": host_images(images), "encode": vae.encode(pictures().permute(0, 2, 3, 1)) * scale}
@@ -151,7 +155,8 @@ def main():
         model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(base_file), output_vae=True, output_clip=True,
                                                                      embedding_directory=[str(FOLDERS["embedding"])])
     generator = torch.Generator().manual_seed(3)
-    latents, times = torch.randn(2, 4, 32, 32, generator=generator), torch.tensor([37, 803])
+    channels, side = model.model.model_config.unet_config["in_channels"], 32 if chosen == "all" else 16
+    latents, times = torch.randn(2, channels, side, side, generator=generator), torch.tensor([37, 803])
     found = {"base": base_errors(model, clip, vae, latents, times), "adapters": {}}
     for name, cases in CASES.items():
         for options in cases:

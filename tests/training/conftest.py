@@ -38,7 +38,7 @@ def new_base(weights):
 
 
 @pytest.fixture
-def base(new_base):
+def random_base(new_base):
     """A base of these weights."""
     return new_base()
 

@@ -20,12 +20,12 @@ from safetensors.torch import load_file, save_file
 
 
 @pytest.fixture
-def header(base):
-    return make_header(base, METHODS["lora"](), title="lungs", steps=20, lr=1e-4, images=24, data_hash="ab" * 32, size=512,
+def header(random_base):
+    return make_header(random_base, METHODS["lora"](), title="lungs", steps=20, lr=1e-4, images=24, data_hash="ab" * 32, size=512,
                        options={"steps": 40, "batch": 2, "seed": 5}, thumbnail=Image.new("RGB", (512, 300), "grey"))
 
 
-def test_the_header(base, header):
+def test_the_header(random_base, header):
     assert header["modelspec.sai_model_spec"] == "1.0.0" and header["modelspec.title"] == "lungs"
     assert header["modelspec.architecture"] == "medtune-embedded/lora" and header["modelspec.prediction_type"] == "epsilon"
     assert header["modelspec.resolution"] == "512x512"
@@ -34,14 +34,14 @@ def test_the_header(base, header):
     assert (header["ss_network_dim"], header["ss_network_alpha"]) == ("8", "16.0")
     assert (header["ss_steps"], header["ss_max_train_steps"]) == ("20", "40")
     assert (header["ss_num_train_images"], header["ss_learning_rate"], header["ss_seed"]) == ("24", "0.0001", "5")
-    assert header["ss_new_sd_model_hash"] == header["medtune.base_hash"] == base.hash
+    assert header["ss_new_sd_model_hash"] == header["medtune.base_hash"] == random_base.hash
     assert json.loads(header["medtune.config"]) == to_json(LoRAConfig()) and LoRAConfig().rank == 8
     assert json.loads(header["medtune.options"])["batch"] == 2 and header["medtune.method"] == "lora"
     assert header["medtune.data_hash"] == "ab" * 32 and "embedded base" in header["medtune.notice"]
     assert all(isinstance(value, str) for value in header.values())
 
 
-def test_write_and_read(base, header, tmp_path):
+def test_write_and_read(random_base, header, tmp_path):
     tensors = {"lora_unet_conv_in.lora_down.weight": torch.randn(2, 4, 3, 3),
                "lora_unet_conv_in.lora_up.weight": torch.randn(32, 2, 1, 1),
                "lora_unet_conv_in.alpha": torch.tensor(2.0)}
@@ -105,33 +105,33 @@ def test_a_truncated_a_whole_and_a_missing_file(tmp_path, weights):
         read_adapter(tmp_path / "c.safetensors")
 
 
-def test_a_low_rank_update(base):
+def test_a_low_rank_update(random_base):
     """W + strength * alpha / rank * up @ down; without alpha, alpha is the rank."""
     name, ldm = "down_blocks.2.attentions.0.transformer_blocks.0.attn1.to_q", "input_blocks.5.1.transformer_blocks.0.attn1.to_q"
     up, down = torch.randn(128, 2), torch.randn(2, 128)
-    weight = base.unet.get_parameter(f"{name}.weight").clone()
-    apply_adapter(base, Adapter({f"lora_unet_{name.replace('.', '_')}.lora_up.weight": up,
+    weight = random_base.unet.get_parameter(f"{name}.weight").clone()
+    apply_adapter(random_base, Adapter({f"lora_unet_{name.replace('.', '_')}.lora_up.weight": up,
                                  f"lora_unet_{name.replace('.', '_')}.lora_down.weight": down,
                                  f"lora_unet_{name.replace('.', '_')}.alpha": torch.tensor(4.0)}, {}), strength=0.5)
-    torch.testing.assert_close(base.unet.get_parameter(f"{name}.weight"), weight + 0.5 * 2 * up @ down)
+    torch.testing.assert_close(random_base.unet.get_parameter(f"{name}.weight"), weight + 0.5 * 2 * up @ down)
     back = Adapter({f"diffusion_model.{ldm}.lora_up.weight": up, f"diffusion_model.{ldm}.lora_down.weight": down}, {})
-    apply_adapter(base, back, strength=-1)
-    torch.testing.assert_close(base.unet.get_parameter(f"{name}.weight"), weight, atol=1e-5, rtol=1e-5)
+    apply_adapter(random_base, back, strength=-1)
+    torch.testing.assert_close(random_base.unet.get_parameter(f"{name}.weight"), weight, atol=1e-5, rtol=1e-5)
 
 
-def test_a_low_rank_update_of_a_convolution(base):
+def test_a_low_rank_update_of_a_convolution(random_base):
     """The same as running the two convolutions one after the other."""
-    module = base.unet.get_submodule("down_blocks.0.resnets.0.conv1")
+    module = random_base.unet.get_submodule("down_blocks.0.resnets.0.conv1")
     channels = module.in_channels
     up, down = torch.randn(channels, 3, 1, 1), torch.randn(3, channels, 3, 3)
     images = torch.randn(1, channels, 8, 8)
     expected = module(images) + torch.nn.functional.conv2d(torch.nn.functional.conv2d(images, down, padding=1), up)
     stem = "lora_unet_down_blocks_0_resnets_0_conv1"
-    apply_adapter(base, Adapter({f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}, {}))
+    apply_adapter(random_base, Adapter({f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}, {}))
     torch.testing.assert_close(module(images), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_differences_of_weights_biases_and_norms(base):
+def test_differences_of_weights_biases_and_norms(random_base):
     keys = {"lora_unet_conv_out.diff": "unet.conv_out.weight", "lora_unet_conv_out.diff_b": "unet.conv_out.bias",
             "diffusion_model.out.0.diff": "unet.conv_norm_out.weight",
             "lora_unet_mid_block_attentions_0_transformer_blocks_0_norm2.diff_b":
@@ -141,10 +141,10 @@ def test_differences_of_weights_biases_and_norms(base):
             "text_encoders.clip_l.transformer.text_model.embeddings.token_embedding.diff":
                 "text_encoder.embeddings.token_embedding.weight"}
     parameters = {f"{part}.{name.removeprefix('text_model.')}": parameter for part in ("unet", "text_encoder")
-                  for name, parameter in getattr(base, part).named_parameters()}
+                  for name, parameter in getattr(random_base, part).named_parameters()}
     before = {name: parameter.clone() for name, parameter in parameters.items()}
     tensors = {key: torch.randn(parameters[name].shape) for key, name in keys.items()}
-    assert apply_adapter(base, Adapter(tensors, {})) == []
+    assert apply_adapter(random_base, Adapter(tensors, {})) == []
     for key, name in keys.items():
         torch.testing.assert_close(parameters.pop(name), before[name] + tensors[key])
     assert all(torch.equal(parameter, before[name]) for name, parameter in parameters.items())  # and nothing else
@@ -165,20 +165,21 @@ def test_differences_of_weights_biases_and_norms(base):
     ({"lora_unet_conv_in.diff": (32, 4, 3, 3), "lora_unet_conv_in.lora_up.weight": (32, 1, 1, 1),
       "lora_unet_conv_in.lora_down.weight": (1, 4, 3, 3)}, "stock loaders would use one"),
 ])
-def test_keys_that_do_not_fit_change_nothing(base, tensors, message):
-    before = {name: value.clone() for name, value in base.unet.state_dict().items()}
+def test_keys_that_do_not_fit_change_nothing(random_base, tensors, message):
+    before = {name: value.clone() for name, value in random_base.unet.state_dict().items()}
     good = {"lora_unet_conv_out.diff_b": torch.ones(4)}
     with pytest.raises(ModelError, match=message):
-        apply_adapter(base, Adapter(good | {key: torch.ones(shape) for key, shape in tensors.items()},
+        apply_adapter(random_base, Adapter(good | {key: torch.ones(shape) for key, shape in tensors.items()},
                                     {"medtune.base": "another.safetensors"}, "tuned.safetensors"))
-    assert all(torch.equal(value, before[name]) for name, value in base.unet.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in random_base.unet.state_dict().items())
 
 
-def test_an_adapter_of_another_base_of_the_same_shape_is_said(base):
+def test_an_adapter_of_another_base_of_the_same_shape_is_said(random_base):
     tensors = {"lora_unet_conv_out.diff_b": torch.ones(4)}
-    assert apply_adapter(base, Adapter(tensors, {"medtune.base_hash": base.hash})) == []
-    notices = apply_adapter(base, Adapter(tensors, {"medtune.base_hash": "c" * 64, "medtune.base": "other.safetensors"}, "tuned"))
-    assert len(notices) == 1 and "tuned was trained on other.safetensors" in notices[0] and base.hash[:12] in notices[0]
+    assert apply_adapter(random_base, Adapter(tensors, {"medtune.base_hash": random_base.hash})) == []
+    header = {"medtune.base_hash": "c" * 64, "medtune.base": "other.safetensors"}
+    notices = apply_adapter(random_base, Adapter(tensors, header, "tuned"))
+    assert len(notices) == 1 and "tuned was trained on other.safetensors" in notices[0] and random_base.hash[:12] in notices[0]
 
 
 def test_a_base_without_text_encoder_refuses_text_keys(weights):
@@ -195,11 +196,11 @@ def test_reduced_precision_is_summed_in_full(weights):
     assert torch.equal(base.unet.conv_in.weight, (weight.float() + delta).bfloat16())
 
 
-def test_tensors_of_a_written_file_are_those_of_the_method(base, tmp_path):
+def test_tensors_of_a_written_file_are_those_of_the_method(random_base, tmp_path):
     method = METHODS["bitfit"]()
-    method.attach(base, torch.Generator())
+    method.attach(random_base, torch.Generator())
     with torch.no_grad():
-        base.unet.conv_in.bias.add_(1)
-    tensors = method.export(base)
+        random_base.unet.conv_in.bias.add_(1)
+    tensors = method.export(random_base)
     write_adapter(tmp_path / "a.safetensors", tensors, {})
     assert load_file(tmp_path / "a.safetensors").keys() == tensors.keys()

@@ -47,23 +47,23 @@ def test_names_that_cannot_be_taught(name, message):
         Tokenizer().extended({"my-film": 1}).extended({name: 1})
 
 
-def test_a_taught_word_is_its_vectors(base):
+def test_a_taught_word_is_its_vectors(random_base):
     """Taught the vectors of known words, it reads as those words; and other prompts read as before."""
-    before = base.encode_prompts(["chest x-ray", "a lung"])
-    layer = token_embedding(base.text_encoder)
-    ids, lengths = base.tokens(["chest x-ray"])
-    teach(base, "my-film", layer.weight[ids[0, 1:lengths[0] - 1]])
-    assert torch.equal(base.encode_prompts(["my-film", "a lung"]), before)
-    teach(base, "my-other-film", torch.zeros(2, 64))
-    assert torch.equal(base.encode_prompts(["my-film", "a lung"]), before)
-    assert not torch.equal(base.encode_prompts(["my-other-film"])[0], before[0])
+    before = random_base.encode_prompts(["chest x-ray", "a lung"])
+    layer = token_embedding(random_base.text_encoder)
+    ids, lengths = random_base.tokens(["chest x-ray"])
+    teach(random_base, "my-film", layer.weight[ids[0, 1:lengths[0] - 1]])
+    assert torch.equal(random_base.encode_prompts(["my-film", "a lung"]), before)
+    teach(random_base, "my-other-film", torch.zeros(2, 64))
+    assert torch.equal(random_base.encode_prompts(["my-film", "a lung"]), before)
+    assert not torch.equal(random_base.encode_prompts(["my-other-film"])[0], before[0])
 
 
 @pytest.mark.parametrize("shape", [(2, 768), (64,), (0, 64)])
-def test_vectors_of_another_text_encoder(base, shape):
+def test_vectors_of_another_text_encoder(random_base, shape):
     with pytest.raises(ModelError, match=r"vectors of shape .* reads \(tokens, 64\)"):
-        teach(base, "my-film", torch.zeros(shape))
-    assert base.tokenizer.taught == {}
+        teach(random_base, "my-film", torch.zeros(shape))
+    assert random_base.tokenizer.taught == {}
 
 
 def test_a_base_without_a_text_encoder(weights):
@@ -72,27 +72,27 @@ def test_a_base_without_a_text_encoder(weights):
         attached(base)
 
 
-def test_only_the_word_is_trained(base):
-    method = attached(base, token="my-film", vectors=3)
-    before = {name: value.clone() for name, value in base.text_encoder.state_dict().items()}
-    base.encode_prompts(["a my-film"]).square().sum().backward()
-    gradients = {name for name, parameter in base.text_encoder.named_parameters() if parameter.grad is not None}
+def test_only_the_word_is_trained(random_base):
+    method = attached(random_base, token="my-film", vectors=3)
+    before = {name: value.clone() for name, value in random_base.text_encoder.state_dict().items()}
+    random_base.encode_prompts(["a my-film"]).square().sum().backward()
+    gradients = {name for name, parameter in random_base.text_encoder.named_parameters() if parameter.grad is not None}
     assert [name.rpartition(".")[2] for name in gradients] == ["word:my-film"]
-    torch.optim.AdamW(method.parameters(base), lr=0.1).step()
-    changed = {name for name, value in base.text_encoder.state_dict().items() if not torch.equal(value, before[name])}
+    torch.optim.AdamW(method.parameters(random_base), lr=0.1).step()
+    changed = {name for name, value in random_base.text_encoder.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == gradients
 
 
-def test_it_starts_as_the_words_it_is_told(base):
-    plain = base.encode_prompts(["lung left lung"])
-    attached(base, token="my-film", vectors=3, start="lung left")
-    assert torch.equal(base.encode_prompts(["my-film"]), plain)
+def test_it_starts_as_the_words_it_is_told(random_base):
+    plain = random_base.encode_prompts(["lung left lung"])
+    attached(random_base, token="my-film", vectors=3, start="lung left")
+    assert torch.equal(random_base.encode_prompts(["my-film"]), plain)
 
 
-def test_it_starts_at_random_where_it_is_told_nothing(base):
-    layer = token_embedding(base.text_encoder)
-    method = attached(base, token="my-film", vectors=64, start="")
-    (vectors,) = method.named(base).values()
+def test_it_starts_at_random_where_it_is_told_nothing(random_base):
+    layer = token_embedding(random_base.text_encoder)
+    method = attached(random_base, token="my-film", vectors=64, start="")
+    (vectors,) = method.named(random_base).values()
     assert vectors.std().item() == pytest.approx(layer.weight.std().item(), rel=0.2)
 
 
@@ -111,17 +111,17 @@ def test_templates_that_are_not(template, message):
         TextualInversion(TextualInversionConfig(template=template))
 
 
-def test_the_file_goes_by_the_text_encoders_name(base):
-    method = attached(base, token="my-film", vectors=2)
-    assert {key: tuple(value.shape) for key, value in method.products(base)["embedding"].items()} == {"clip_l": (2, 64)}
+def test_the_file_goes_by_the_text_encoders_name(random_base):
+    method = attached(random_base, token="my-film", vectors=2)
+    assert {key: tuple(value.shape) for key, value in method.products(random_base)["embedding"].items()} == {"clip_l": (2, 64)}
 
 
-def test_an_embedding_made_elsewhere_goes_by_the_name_of_its_file(base):
-    assert apply_adapter(base, Adapter({"emb_params": torch.randn(2, 64)}, {}, "old-film.safetensors")) == [
+def test_an_embedding_made_elsewhere_goes_by_the_name_of_its_file(random_base):
+    assert apply_adapter(random_base, Adapter({"emb_params": torch.randn(2, 64)}, {}, "old-film.safetensors")) == [
         "prompts use the embedding of old-film.safetensors by the word old-film"]
-    assert base.tokenizer.taught == {"old-film": 2}
+    assert random_base.tokenizer.taught == {"old-film": 2}
 
 
-def test_a_strength_that_an_embedding_cannot_have(base):
+def test_a_strength_that_an_embedding_cannot_have(random_base):
     with pytest.raises(ConfigError, match=r"strength is 0\.5.*Set it to 1"):
-        apply_adapter(base, Adapter({"clip_l": torch.zeros(1, 64)}, {}, "my-film.safetensors"), strength=0.5)
+        apply_adapter(random_base, Adapter({"clip_l": torch.zeros(1, 64)}, {}, "my-film.safetensors"), strength=0.5)

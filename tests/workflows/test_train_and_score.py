@@ -89,10 +89,7 @@ def test_the_report_is_shown_in_the_node(comfyui, result):
     assert panel["table"]["columns"][-2:] == ["untuned", "LoRA"] and len(panel["table"]["rows"]) >= 3
     assert [row["name"] for row in panel["pictures"]] == ["real", "untuned", "LoRA"]
     assert any("embedded base" in notice for notice in panel["notices"])
-    place = panel["pictures"][1]["images"][0]
-    address = f"{client.address}/view?filename={place['filename']}&subfolder={place['subfolder']}&type={place['type']}"
-    with urllib.request.urlopen(address) as answer:
-        assert answer.read(3) == b"\xff\xd8\xff"
+    assert client.picture(panel["pictures"][1]["images"][0])[:3] == b"\xff\xd8\xff"
     assert (folder / panel["file"]).is_file() and "embedded base" in (folder / panel["file"]).read_text()
 
 
@@ -120,7 +117,7 @@ def test_the_interfaces_file_is_the_same_workflow(comfyui):
 
 def test_the_server_offers_template_help_and_extension(comfyui):
     client, _ = comfyui
-    assert client.get("/api/workflow_templates")[NAME] == ["train_and_score"]
+    assert "train_and_score" in client.get("/api/workflow_templates")[NAME]
     for path in ("js/report.js", "docs/MedTuneTrain.md"):
         with urllib.request.urlopen(f"{client.address}/extensions/{NAME}/{path}") as answer:
             assert answer.status == 200
