@@ -20,7 +20,7 @@ EXAMPLE = "medtune demo --out medtune-demo"
 # Learning rates and options that suit a U-Net of 7 million parameters; a small one needs the convolutions too.
 SETTINGS: dict[str, tuple[dict[str, Any], float]] = {
     "full": ({}, 1e-3),
-    "lora": ({"rank": 32, "alpha": 32.0, "targets": "all"}, 4e-3),
+    "lora": ({"rank": 16, "alpha": 16.0, "targets": "all"}, 4e-3),
     "bitfit": ({}, 1e-2),
 }
 # With so few steps the layout of a chest is learnt only where the noisiest timesteps, which decide it, weigh more.
@@ -32,8 +32,9 @@ class DemoOptions:
     """How much the demonstration does."""
 
     methods: tuple[str, ...] = option(("full", "lora"), "Methods to compare.", choices=tuple(SETTINGS))
-    images: int = option(100, "Phantoms in all.", low=24, high=100_000)
-    held_out: float = option(0.4, "Share of the patients that is only compared with.", low=0.1, high=0.9)
+    images: int = option(300, "Phantoms in all: the extractor learns from all that are not held out.", low=24, high=100_000)
+    held_out: float = option(0.2, "Share of the patients that is only compared with.", low=0.1, high=0.9)
+    trained_on: int = option(60, "How many of the phantoms the methods are trained on.", low=4, high=100_000)
     steps: int = option(150, "Training steps of each method.", low=1, high=100_000)
     drawn: int = option(16, "Images drawn from each arm.", low=2, high=100_000)
     sampling_steps: int = option(16, "Sampling steps of each image.", low=1, high=1000)
@@ -66,9 +67,10 @@ def demo(out: Path, options: DemoOptions) -> tuple[Path, list]:
 
     records = read_records(phantoms(out, options))
     fit, real = select(records, "train"), select(records, "test")
-    folders = {"untuned": draw("untuned", out, fit, options)}
+    seen = fit[:options.trained_on]
+    folders = {"untuned": draw("untuned", out, seen, options)}
     for name in options.methods:
-        folders[name] = draw(name, out, fit, options, adapter=tune(name, out, fit, options))
+        folders[name] = draw(name, out, seen, options, adapter=tune(name, out, seen, options))
     entry = EXTRACTORS["in-domain"]
     features = entry.prepare(entry.Config(), fit, on_progress=counter("training the extractor"))
     arms = [Arm.of(name, folder, scores(real, folder, features)) for name, folder in folders.items()]
