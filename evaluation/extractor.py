@@ -72,6 +72,10 @@ class Extractor(ABC):
         """Hashes of the images that it learned from, of those that could be scored."""
         return frozenset()
 
+    def limits(self) -> tuple[str, ...]:
+        """What makes its figures doubtful; every report says it."""
+        return ()
+
 
 def make_extractor(name: str, records: Sequence[Record] = (), folder: str | Path | None = None,
                    on_progress: Callable[[int, int], None] | None = None, **options: Any) -> Extractor:

@@ -116,6 +116,7 @@ def _notices(real: Features, fake: Features) -> list[str]:
     known = sum(digest in seen for digest in real.hashes)
     if known:
         said.append(f"{known} of {len(real)} real images were used to train the extractor; keep the images to compare with apart")
+    said += fake.extractor.limits() if fake.extractor is not None else ()
     copies = len(set(real.hashes) & set(fake.hashes))
     if copies:
         said.append(f"{copies} generated images are the same files as real ones")

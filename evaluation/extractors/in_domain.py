@@ -3,6 +3,10 @@
 It works offline, within a minute or two, on any data set with labels, and looks at what the labels are about. It is no standard:
 figures in it can be compared only within one extractor id. The features have a root mean square of 1 on the training images; the
 Frechet distance would grow with the square of that scale.
+
+It needs enough images to learn from. Measured on phantoms, with 16 images of each arm of the demonstration: a network that learnt
+from 48 images put the untuned base's grey blobs as near to radiographs (163) as the tuned bases' images (165, 187); two that learnt
+from 180 put them far away (1168 and 1725, against 140 and 132, 197 and 189).
 """
 
 from __future__ import annotations
@@ -17,6 +21,9 @@ from torch import Tensor
 from ...data.record import Record
 from ..classifier import ClassifierOptions, load_classifier, train_classifier
 from ..extractor import EXTRACTORS, Extractor, ExtractorFacts
+
+ENOUGH = 150
+"""Images to learn from below which a report warns of this extractor."""
 
 
 @EXTRACTORS.register("in-domain")
@@ -58,3 +65,10 @@ class InDomain(Extractor):
 
     def seen(self) -> frozenset[str]:
         return frozenset(self.model.about["seen"])
+
+    def limits(self) -> tuple[str, ...]:
+        count = self.model.about["n_train"]
+        if count >= ENOUGH:
+            return ()
+        return (f"the in-domain network learnt from {count} images: with fewer than {ENOUGH} it can rank methods wrongly. Let it "
+                "learn from more labelled images, such as all that are not compared with, or choose another extractor",)

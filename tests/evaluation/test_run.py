@@ -80,6 +80,9 @@ def test_what_a_reader_must_be_told(sets, tmp_path):
     assert any("same files" in notice for notice in evaluate(real, real, Means(), []).notices)
     from medtune.data.image import hash_image
 
+    doubtful = Means()
+    doubtful.limits = lambda: ("learnt from 3 images",)
+    assert "learnt from 3 images" in evaluate(real, good, doubtful, []).notices
     extractor = Means()
     extractor.learned = frozenset({hash_image(real[0].image), hash_image(real[1].image)})
     assert any("2 of 40 real images were used to train" in notice for notice in evaluate(real, good, extractor, []).notices)
@@ -132,5 +135,6 @@ def test_the_in_domain_extractor_knows_what_it_learned_from(sets, tmp_path):
 
     extractor = make_extractor("in-domain", sets[0], tmp_path, size=32, steps=2, batch=4)
     about = extractor.about()
+    assert f"learnt from {about['n_train']} images" in extractor.limits()[0]
     assert about["n_train"] + about["n_held_out"] == 40 and set(about["auroc"]) == {"A", "B"}
     assert extractor.seen() < {hash_image(record.image) for record in sets[0]} and len(extractor.seen()) == about["n_train"]

@@ -11,7 +11,8 @@ pytestmark = pytest.mark.comfyui
 
 WORKFLOWS = PACK / "workflows"
 QUICK = {"1": {"count": 20, "size": 256}, "2": {"train": 0.5, "test": 0.5},
-         "4": {"steps": 8, "batch": 2, "sample_every": 0, "size": 256}, "13": {"steps": 2}, "18": {"steps": 2}, "21": {"steps": 12}}
+         "4": {"steps": 8, "batch": 2, "sample_every": 0, "size": 256}, "13": {"steps": 2}, "18": {"steps": 2}, "21": {"steps": 12},
+         "26": {"count": 20, "size": 256}}
 """Node -> values that make the shipped workflow quick: fewer and smaller images to train on, fewer steps; all else as it ships."""
 TRAIN, LORA_LOADER, TUNED, UNTUNED, REPORT = "5", "8", "22", "23", "24"
 
