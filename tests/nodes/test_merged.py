@@ -20,5 +20,5 @@ def test_inspect_says_which_loaders_are_exact(found):
     for name, verdicts in found["loaders"].items():
         assert "LoraLoader" in verdicts
         for loader, (said, error) in verdicts.items():
-            exact = isinstance(error, float) and error < 1e-3
+            exact = isinstance(error, float) and error < 1e-4
             assert exact == said.startswith("exact"), f"{name} in {loader}: {error}, and inspect says: {said}"

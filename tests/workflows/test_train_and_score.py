@@ -11,9 +11,9 @@ pytestmark = pytest.mark.comfyui
 
 WORKFLOWS = PACK / "workflows"
 QUICK = {"1": {"count": 20, "size": 256}, "2": {"train": 0.5, "test": 0.5},
-         "4": {"steps": 8, "batch": 2, "sample_every": 0, "size": 256}, "13": {"steps": 2}, "18": {"steps": 2}, "21": {"steps": 12},
-         "26": {"count": 20, "size": 256}}
-"""Node -> values that make the shipped workflow quick: fewer and smaller images to train on, fewer steps; all else as it ships."""
+         "4": {"steps": 8, "batch": 2, "sample_every": 0, "size": 256}, "10": {"width": 256, "height": 256},
+         "13": {"steps": 2}, "18": {"steps": 2}, "21": {"steps": 12}, "26": {"count": 20, "size": 256}}
+"""Node -> values that make the shipped workflow quick: fewer and smaller images, fewer steps; all else as it ships."""
 TRAIN, LORA_LOADER, TUNED, UNTUNED, REPORT = "5", "8", "22", "23", "24"
 
 
@@ -96,7 +96,7 @@ def test_the_report_is_shown_in_the_node(comfyui, result):
 
 def test_the_same_training_is_found_finished(comfyui, result):
     client, folder = comfyui
-    workflow = {node: entry for node, entry in quick().items() if node in list("123456")}
+    workflow = {node: entry for node, entry in quick().items() if node in [*"123456", "25"]}
     def adapters():
         return {path: path.stat().st_mtime_ns for path in (folder / "output" / "medtune" / "runs").glob("*/adapter.safetensors")}
 
