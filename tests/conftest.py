@@ -74,6 +74,21 @@ def base_file() -> Path:
     return Path(FILE)
 
 
+@pytest.fixture(scope="session")
+def random_file(tmp_path_factory) -> Path:
+    """A checkpoint of the embedded base's shape with random weights, each of which matters: of the trained one's many hardly do."""
+    import torch
+    from medtune.training.embedded.architecture import build, to_ldm
+    from safetensors.torch import save_file
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tensors = to_ldm(*build())
+    path = tmp_path_factory.mktemp("random") / "random.safetensors"
+    save_file(tensors, path)
+    return path
+
+
 @pytest.fixture
 def base(base_file):
     """A fresh embedded base, to be changed at will."""

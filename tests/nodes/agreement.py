@@ -55,11 +55,11 @@ def unet(model, latents, times, states):
 
 
 def perturbed(base, method, generator):
-    """The base as a training leaves it: each trained value moved by a fifth of its layer's size, or a little from zero."""
+    """The base as a training leaves it: each trained value moved by a tenth of its layer's size, or a little from zero."""
     method.attach(base, generator)
     with torch.no_grad():
         for parameter in method.named(base).values():
-            size = float(parameter.abs().mean()) * 0.2 or FROM_ZERO.get(method.name, 0.02)
+            size = float(parameter.abs().mean()) * 0.1 or FROM_ZERO.get(method.name, 0.02)
             parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
 
 

@@ -9,8 +9,8 @@ LARGE = [pytest.param(*shape, marks=[pytest.mark.slow, pytest.mark.timeout(4 * 3
 
 
 @pytest.fixture(scope="module")
-def errors(run_inside, base_file):
-    return run_inside("agreement", base_file, "all")
+def errors(run_inside, random_file):
+    return run_inside("agreement", random_file, "all")
 
 
 @pytest.mark.parametrize("part", ["unet", "text", "decode", "encode"])

@@ -6,8 +6,8 @@ pytestmark = pytest.mark.comfyui
 
 
 @pytest.fixture(scope="module")
-def found(run_inside, base_file):
-    return run_inside("merged", base_file)
+def found(run_inside, random_file):
+    return run_inside("merged", random_file)
 
 
 def test_a_merged_checkpoint_is_base_and_adapter(found):
@@ -20,5 +20,5 @@ def test_inspect_says_which_loaders_are_exact(found):
     for name, verdicts in found["loaders"].items():
         assert "LoraLoader" in verdicts
         for loader, (said, error) in verdicts.items():
-            exact = isinstance(error, float) and error < 1e-4
+            exact = isinstance(error, float) and error < 1e-3
             assert exact == said.startswith("exact"), f"{name} in {loader}: {error}, and inspect says: {said}"

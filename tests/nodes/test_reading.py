@@ -14,16 +14,16 @@ _SPEC.loader.exec_module(foreign)
 
 
 @pytest.fixture(scope="module")
-def files(base_file, tmp_path_factory):
+def files(random_file, tmp_path_factory):
     """Name -> path, as text."""
-    made = foreign.make(base_file, tmp_path_factory.mktemp("foreign"))
+    made = foreign.make(random_file, tmp_path_factory.mktemp("foreign"))
     return json.dumps({name: str(entry.path) for name, entry in made.items() if entry.comfyui})
 
 
-def test_the_reader_agrees_with_the_stock_loader(run_inside, base_file, files):
-    found = run_inside("reading", base_file, files)
+def test_the_reader_agrees_with_the_stock_loader(run_inside, random_file, files):
+    found = run_inside("reading", random_file, files)
     assert {name.split(" at ")[0] for name in found if name != "log"} == set(json.loads(files))
     for name, errors in found.items():
         if name != "log":
-            assert errors["effect"] > 2e-4, f"{name} changes too little to be tested"
-            assert errors["error"] < 2e-5, name
+            assert errors["effect"] > 1e-3, f"{name} changes too little to be tested"
+            assert errors["error"] < 1e-4, name

@@ -18,25 +18,25 @@ _SPEC.loader.exec_module(foreign)
 
 
 @pytest.fixture(scope="module")
-def made(base_file, tmp_path_factory):
-    return foreign.make(base_file, tmp_path_factory.mktemp("foreign"))
+def made(random_file, tmp_path_factory):
+    return foreign.make(random_file, tmp_path_factory.mktemp("foreign"))
 
 
 @pytest.fixture(scope="module")
-def untuned(base_file):
-    return foreign.run(load_base(base_file))
+def untuned(random_file):
+    return foreign.run(load_base(random_file))
 
 
 def difference(one, other):
     return ((one - other).norm() / other.norm()).item()
 
 
-def test_the_reader_makes_of_a_file_what_its_maker_does(made, base_file, untuned):
+def test_the_reader_makes_of_a_file_what_its_maker_does(made, random_file, untuned):
     for name, entry in made.items():
-        base, adapter = load_base(base_file), read_adapter(entry.path)
+        base, adapter = load_base(random_file), read_adapter(entry.path)
         notices = apply_adapter(base, adapter)
         output = foreign.run(base)
-        assert difference(output, untuned) > 2e-4, f"{name} has no effect"
+        assert difference(output, untuned) > 1e-3, f"{name} has no effect"
         assert len(notices) == (entry.output is None or not entry.comfyui), name
         assert entry.output is None or difference(output, entry.output) < 2e-5, name
 
@@ -90,8 +90,8 @@ def low_rank(out, inputs):
     (lambda out, inputs: {f"{STEM}.b_norm": torch.zeros(out)}, "a b_norm without a w_norm"),
     (lambda out, inputs: {f"{STEM}.alpha": torch.tensor(1.0)}, "only alpha"),
 ])
-def test_files_that_do_not_fit_change_nothing(base_file, others, message):
-    base = load_base(base_file)
+def test_files_that_do_not_fit_change_nothing(random_file, others, message):
+    base = load_base(random_file)
     weight = base.unet.get_submodule(LAYER).weight
     before = weight.clone()
     with pytest.raises(ModelError, match=message):
@@ -99,8 +99,8 @@ def test_files_that_do_not_fit_change_nothing(base_file, others, message):
     assert torch.equal(weight, before)
 
 
-def test_a_strength_acts_twice_on_rotations_and_is_said(base_file):
-    base, whole = load_base(base_file), load_base(base_file)
+def test_a_strength_acts_twice_on_rotations_and_is_said(random_file):
+    base, whole = load_base(random_file), load_base(random_file)
     weight = base.unet.get_submodule(LAYER).weight
     blocks = torch.randn(len(weight) // 8, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.1
     before = weight.clone()

@@ -12,7 +12,7 @@ from PIL import Image
 pytestmark = pytest.mark.comfyui
 
 WORKFLOWS = PACK / "workflows"
-QUICK = {"MedTunePhantoms": {"count": 4, "size": 64}, "MedTuneTrainOptions": {"steps": 2, "size": 64},
+QUICK = {"MedTunePhantoms": {"count": 4, "size": 64}, "MedTuneTrainOptions": {"steps": 2, "size": 64, "warmup": 0},
          "EmptyLatentImage": {"width": 64, "height": 64}, "KSampler": {"steps": 2}, "MedTuneImageGrid": {"side": 64}}
 """Kind of node -> values that make the workflow quick."""
 
