@@ -23,17 +23,23 @@ def pytest_configure(config):
         return
     import tempfile
 
-    import torch
-    from medtune.training.embedded.architecture import build, to_ldm
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
     stand_in = Path(tempfile.mkdtemp(prefix="medtune-base-")) / "medtune-embedded.safetensors"
-    save_file(to_ldm(*build()), stand_in)
+    write_random(stand_in)
     os.environ["MEDTUNE_EMBEDDED_BASE"] = str(stand_in)
     from medtune.training import embedded
 
     embedded.FILE = stand_in
+
+
+def write_random(path: Path) -> None:
+    """Write a base of the embedded layout with random weights, always the same."""
+    import torch
+    from medtune.training.embedded.architecture import build, to_ldm
+    from safetensors.torch import save_file
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_file(to_ldm(*build()), path)
 
 
 def pytest_report_header():
@@ -77,15 +83,8 @@ def base_file() -> Path:
 @pytest.fixture(scope="session")
 def random_file(tmp_path_factory) -> Path:
     """A checkpoint of the embedded base's shape with random weights, each of which matters: of the trained one's many hardly do."""
-    import torch
-    from medtune.training.embedded.architecture import build, to_ldm
-    from safetensors.torch import save_file
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        tensors = to_ldm(*build())
     path = tmp_path_factory.mktemp("random") / "random.safetensors"
-    save_file(tensors, path)
+    write_random(path)
     return path
 
 

@@ -18,12 +18,12 @@ def perturb(base, method, scale=0.02):
 
 
 @pytest.fixture(scope="module")
-def weights():
+def weights(random_file):
     """U-Net, text encoder and autoencoder of the embedded base's layout in LDM names, with random weights, so that each matters."""
     from medtune.training.embedded import architecture as small
+    from safetensors.torch import load_file
 
-    torch.manual_seed(0)
-    tensors = small.to_ldm(*small.build())
+    tensors = load_file(random_file)
     text = small.TEXT_PREFIX.removesuffix("text_model.")
     return tuple({key.removeprefix(part): value for key, value in tensors.items() if key.startswith(part)}
                  for part in (small.UNET_PREFIX, text, small.VAE_PREFIX))
@@ -45,18 +45,18 @@ def random_base(new_base):
 
 @pytest.fixture(scope="session")
 def trained_file(tmp_path_factory):
-    """A function (method, **settings) -> the adapter file that it makes on the embedded base, made once."""
+    """A function (method, moved, **settings) -> the adapter file that it makes on the embedded base, made once; see `perturb`."""
     from medtune.training.adapter import make_header, write_adapter
     from medtune.training.base import load_base
     from medtune.training.method import METHODS
 
     made = {}
 
-    def make(name, **settings):
-        key = json.dumps([name, settings], sort_keys=True)
+    def make(name, moved=0.02, **settings):
+        key = json.dumps([name, moved, settings], sort_keys=True)
         if key not in made:
             base, method = load_base("embedded"), METHODS[name](METHODS[name].Config(**settings))
-            perturb(base, method)
+            perturb(base, method, moved)
             header = make_header(base, method, title=name, steps=7, lr=1e-4, images=24, data_hash="ab" * 32,
                                  options={"steps": 7, "batch": 2, "size": 64})
             made[key] = write_adapter(tmp_path_factory.mktemp("adapters") / f"{name}.safetensors", method.export(base), header)
