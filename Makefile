@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RESULT ?= medtune-demo
+# tests start dozens of processes: where Python is told to keep no bytecode, each would compile all of torch anew
+KEEP := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/$(VENV)/bytecode
 
 .PHONY: demo test test-slow check bench clean
 
@@ -12,10 +14,10 @@ demo: $(READY)
 	$(BIN)/medtune demo --out $(RESULT)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
+	$(KEEP) $(BIN)/python -m pytest -n 2 --dist loadfile --durations 15
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow --durations 15
+	$(KEEP) $(BIN)/python -m pytest -m slow --durations 15
 
 check: $(READY)
 	$(BIN)/ruff check .
