@@ -100,12 +100,15 @@ def groups(job: dict[str, Any]) -> dict[str, Group]:
 
 
 def comfyui_rows(job: dict[str, Any]) -> list[Row]:
-    """The node of each ComfyUI on this machine: as it comes, and without what slows it down."""
+    """The node of each ComfyUI on this machine: without what slows it down and, on a GPU, as it comes.
+
+    As it comes it computes in bf16, for which processors without such instructions need minutes a step.
+    """
+    settings = [("fp32, no checkpointing", "fp32", False), ("as it comes: bf16, checkpointing", "bf16", True)]
     rows = []
     for folder in server.installations():
         name = f"ComfyUI {server.version(folder)}, Train LoRA"
-        for what, precision, checkpointing in (("fp32, no checkpointing", "fp32", False),
-                                               ("as it comes: bf16, checkpointing", "bf16", True)):
+        for what, precision, checkpointing in settings[:1] if job["device"] == "cpu" else settings:
             rows.append(Row(f"{name}, {what}", {**job, "precision": precision, "checkpointing": checkpointing}, comfyui=folder))
     return rows
 

@@ -48,6 +48,16 @@ def pytest_report_header():
                                         "ones skips")
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What tests measured (``record_property("measured", {what: figure})``), as the README quotes it."""
+    found = [(report.nodeid, value) for report in terminalreporter.stats.get("passed", [])
+             for name, value in report.user_properties if name == "measured"]
+    for test, figures in sorted(found):
+        terminalreporter.section(f"measured: {test.split('::')[-1]}")
+        for what, figure in figures.items():
+            terminalreporter.write_line(f"{what:<40} {figure:.2g}")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
     """Caches of a test run never meet the user's."""

@@ -65,7 +65,8 @@ class Trainer:
             self._fill_caches()
             self._prepare()
             self._begin()
-            self._advance()
+            with machine.kept_memory(self.accelerator.device):
+                self._advance()
         finally:
             if self.batches is not None:
                 self.batches.close()

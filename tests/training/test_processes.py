@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +25,8 @@ PLAIN = TrainOptions(steps=1, batch=3, accumulation=2, size=64, optimizer="SGD",
                      caption_dropout=0.3, checkpoint_every=0, seed=5)
 LONG = TrainOptions(steps=3, batch=2, size=64, lr=1e-3, schedule="cosine", warmup=1, ema=0.9, checkpoint_every=2, sample_every=2,
                     sample_steps=1, seed=5, cache="disk")
+FOUND = replace(PLAIN, batch=0, accumulation=1)
+"""As large a batch as fits: of six images four, for one process as for two with two each."""
 PRIOR = ObjectiveOptions(weighting="min-snr", prior_weight=0.5, class_prompt="a chest X-ray", class_images=2, class_steps=1)
 
 WORK = """
@@ -91,12 +93,12 @@ def outcomes(job, tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     none = asdict(ObjectiveOptions())
     runs = [["full", {}, asdict(PLAIN), asdict(PRIOR)], ["full", {"parts": "unet+text-encoder+vae"}, asdict(PLAIN), none],
-            ["bitfit", {}, asdict(LONG), none], ["bitfit", {}, asdict(LONG), none]]
+            ["bitfit", {}, asdict(LONG), none], ["bitfit", {}, asdict(LONG), none], ["full", {}, asdict(FOUND), none]]
     alone = start(job, 1, [[*run, str(folder / "one"), 0] for run in runs])[0]
     return alone, start(job, 2, [[*run, str(folder / "two"), 0] for run in runs])
 
 
-@pytest.mark.parametrize("run", [0, 1, 2])
+@pytest.mark.parametrize("run", [0, 1, 2, 4])
 def test_gradients_and_losses_are_those_of_one_process(outcomes, run):
     alone, both = outcomes[0][run], [said[run] for said in outcomes[1]]
     assert both[0]["losses"] == both[1]["losses"] == pytest.approx(alone["losses"], rel=1e-5)
@@ -105,6 +107,11 @@ def test_gradients_and_losses_are_those_of_one_process(outcomes, run):
     for key, value in one.items():
         assert (two[key] - value).norm() <= 1e-4 * value.norm() + 1e-5, key
     assert sum(value.square().sum() for value in one.values()) > 1e-4
+
+
+def test_the_batch_that_is_found_is_the_whole_one(outcomes):
+    for said in (outcomes[0], *outcomes[1]):
+        assert json.loads((Path(said[4]["adapter"]).parent / "run.json").read_text())["batch"] == 4
 
 
 def test_one_process_writes_and_tells(outcomes):
