@@ -157,12 +157,12 @@ def main():
     generator = torch.Generator().manual_seed(3)
     channels, side = model.model.model_config.unet_config["in_channels"], 32 if chosen == "all" else 16
     latents, times = torch.randn(2, channels, side, side, generator=generator), torch.tensor([37, 803])
-    found = {"base": base_errors(model, clip, vae, latents, times), "adapters": {}}
+    found = {"base": base_errors(model, clip, vae, latents, times), "adapters": {}, "methods": list(METHODS)}
     for name, cases in CASES.items():
         for options in cases:
             label = name + (f" {options}" if options else "")
             found["adapters"][label] = adapter_errors(name, options, (model, clip, vae), (latents, times))
-    found["methods"] = list(METHODS)
+            print(label, found["adapters"][label], flush=True)  # with checkpoints of true sizes it takes hours
     (folder / "agreement.json").write_text(json.dumps(found, indent=1))
 
 

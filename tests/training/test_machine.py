@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -170,3 +171,19 @@ def test_an_injected_out_of_memory_stops_with_advice_and_keeps_the_state(go, mon
             go()
     go(on_step=lambda info: steps.append(info.step) if info.phase == "train" else None)
     assert steps == [4]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library is told")
+def test_a_step_gets_the_memory_that_the_one_before_it_freed():
+    import resource  # which Windows lacks
+
+    def fresh_pages():
+        """Of a step's worth of tensors, after a step like it."""
+        for _ in range(2):
+            before, held = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, [torch.ones(2**21) for _ in range(24)]
+            del held
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with machine.kept_memory(torch.device("cpu")):
+        inside = fresh_pages()
+    assert 10 * inside < fresh_pages()
