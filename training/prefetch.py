@@ -6,6 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
+import torch
+
 T = TypeVar("T")
 
 
@@ -19,6 +21,7 @@ class Ahead(Generic[T]):
     def __init__(self, make: Callable[[int], T], steps: int):
         self._make, self._steps = make, steps
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="medtune-data")
+        _let_compute_alone(self._thread)
         self._coming: tuple[int, Future[T]] | None = None
 
     def __call__(self, step: int) -> T:
@@ -34,3 +37,16 @@ class Ahead(Generic[T]):
     def close(self) -> None:
         """End the thread, after what it is at."""
         self._thread.shutdown(cancel_futures=True)
+
+
+def _let_compute_alone(thread: ThreadPoolExecutor) -> None:
+    """Give the thread no helpers: with a second team, which OpenMP makes for large tensors, there are more threads than cores, and
+    then the step's own no longer spin while they wait for each other but sleep; on two cores that took a fifth of a step's time."""
+
+    def alone() -> None:
+        torch.get_num_threads()  # takes over what holds for all threads, once
+        torch.set_num_threads(1)
+
+    threads = torch.get_num_threads()
+    thread.submit(alone).result()
+    torch.set_num_threads(threads)  # for all others

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+import torch
 from medtune.training.prefetch import Ahead
 
 
@@ -61,3 +62,14 @@ def test_the_thread_ends(ahead):
     ahead(1)
     ahead.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("medtune-data")]
+
+
+def test_its_thread_computes_alone_and_the_others_as_before():
+    held = torch.get_num_threads()
+    torch.set_num_threads(2)
+    ahead = Ahead(lambda step: torch.get_num_threads(), 2)
+    try:
+        assert [ahead(0), torch.get_num_threads(), ahead(1)] == [1, 2, 1]
+    finally:
+        ahead.close()
+        torch.set_num_threads(held)
