@@ -19,7 +19,7 @@ from ..data.record import Record
 from ..registry import Registry
 from .features import Features, extract
 
-__all__ = ["EXTRACTORS", "Extractor", "ExtractorFacts", "Features", "extract", "make_extractor"]
+__all__ = ["EXTRACTORS", "Extractor", "ExtractorFacts", "Features", "Labeller", "extract", "make_extractor"]
 
 EXTRACTORS: Registry[type[Extractor]] = Registry("extractor", __package__ + ".extractors")
 
@@ -40,6 +40,8 @@ class Extractor(ABC):
     name: ClassVar[str]
     facts: ClassVar[ExtractorFacts]
     Config: ClassVar[type]
+    reads_text: ClassVar[bool] = False
+    """Whether ``text_features`` gives captions a place in the space of the images."""
 
     @classmethod
     def missing(cls) -> str | None:
@@ -64,6 +66,14 @@ class Extractor(ABC):
     def features(self, images: Tensor) -> Tensor:
         """Features (N, D) float32 of images (N, 3, H, W) in [0, 1] of any size; the resize is the extractor's."""
 
+    def text_features(self, captions: Sequence[str]) -> Tensor:
+        """Features (N, D) float32 of captions, for an extractor that reads text."""
+        raise NotImplementedError(f"{self.name} does not read text")
+
+    def labeller(self) -> Labeller | None:
+        """The classifier behind these features, for one that has findings to tell; otherwise None."""
+        return None
+
     def about(self) -> dict[str, Any]:
         """What a report says of it, as JSON values."""
         return {"name": self.name, "id": self.id, "title": self.facts.title, "paper": self.facts.paper}
@@ -75,6 +85,12 @@ class Extractor(ABC):
     def limits(self) -> tuple[str, ...]:
         """What makes its figures doubtful; every report says it."""
         return ()
+
+
+class Labeller(Extractor):
+    """An extractor whose features (N, L) are the probabilities, in [0, 1], of the findings that ``labels`` names."""
+
+    labels: tuple[str, ...]
 
 
 def make_extractor(name: str, records: Sequence[Record] = (), folder: str | Path | None = None,

@@ -8,9 +8,12 @@ images (its bias) stays in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+
+from ..files import hash_json
 
 FEWEST_GROUPS = 4
 
@@ -29,6 +32,20 @@ def assign_groups(patients: Sequence[str], count: int) -> np.ndarray:
     return np.array([group[patient] for patient in patients])
 
 
+@dataclass(frozen=True)
+class Groups:
+    """The group of each image; the ``key`` is one for sets that hold the same patients in the same groups."""
+
+    each: np.ndarray
+    key: str
+
+    @classmethod
+    def of(cls, units: Sequence[str], count: int) -> Groups:
+        """Groups of images by patient, or by whatever else belongs together."""
+        each = assign_groups(units, count)
+        return cls(each, hash_json(sorted(zip(units, each.tolist())))[:16])
+
+
 def spread(without: Sequence[Sequence[float]]) -> tuple[float, int] | None:
     """(standard error, degrees of freedom) of a figure from its values with each group left out, a sequence for each set of images.
 
@@ -40,18 +57,17 @@ def spread(without: Sequence[Sequence[float]]) -> tuple[float, int] | None:
     return float(np.sqrt(variance)), min(len(values) for values in without) - 1
 
 
-def interval(value: float, without: Sequence[Sequence[float]], least: float | None = None) -> tuple[float | None, float | None]:
-    """The 95 % interval (low, high) around a figure, cut at the least value that it can have; (None, None) with too few groups."""
-    from scipy.stats import t
-
+def interval(value: float, without: Sequence[Sequence[float]]) -> tuple[float | None, float | None]:
+    """The 95 % interval (low, high) around a figure; (None, None) with too few groups."""
     found = spread(without)
     if found is None:
         return None, None
-    half = float(t.ppf(0.975, found[1])) * found[0]
-    low = value - half if least is None else max(least, value - half)
-    return low, value + half
+    half = quantile(found[1]) * found[0]
+    return value - half, value + half
 
 
-def leave_out(figure: Callable[[np.ndarray], float], values: np.ndarray, groups: np.ndarray) -> list[float]:
-    """The figure (of features (N, D)) with each group left out."""
-    return [figure(values[groups != group]) for group in range(groups.max() + 1)]
+def quantile(degrees: int, share: float = 0.975) -> float:
+    """Student's t below which the share of draws lies."""
+    from scipy.stats import t
+
+    return float(t.ppf(share, degrees))

@@ -12,9 +12,11 @@ from typing import Any
 from ..data.record import Record
 from ..errors import DataError
 from ..files import write_json
-from .extractor import Extractor
-from .features import Features, extract
-from .metric import METRICS, Metric, Score, check_pair, make_metric
+from .extractor import Extractor, Labeller
+from .features import Features
+from .macro import MACRO, Macro, of_label
+from .metric import CHOSEN, METRICS, Metric, Score, check_pair, make_metric
+from .spaces import Spaces
 
 FEW = 50  # images below which a figure says little
 
@@ -42,7 +44,7 @@ class Scores:
     def from_json(cls, values: dict[str, Any]) -> Scores:
         """Scores from ``to_json``'s values; DataError when they are something else."""
         try:
-            return cls(tuple(Score(**score) for score in values["scores"]), values["n_real"], values["n_fake"], values["extractor"],
+            return cls(tuple(map(Score.from_json, values["scores"])), values["n_real"], values["n_fake"], values["extractor"],
                        tuple(values["notices"]), values["versions"])
         except (KeyError, TypeError) as error:
             raise DataError(f"these are no scores of medtune evaluate ({error!r}); evaluate again") from error
@@ -61,34 +63,44 @@ class Scores:
 
 
 def evaluate(real: Sequence[Record], fake: Sequence[Record], extractor: Extractor, metrics: Sequence[str | Metric] | None = None, *,
-             cache: str | Path | None = None, per_class: bool = False, size: int = 512, fit: str = "crop", batch: int = 16,
+             captions: Extractor | None = None, labels: Labeller | None = None, cache: str | Path | None = None,
+             per_class: bool = False, size: int = 512, fit: str = "crop", batch: int = 16,
              on_progress: Callable[[int, int], None] | None = None) -> Scores:
     """Score generated against real records.
 
-    ``metrics`` are names or metrics with options, all of them by default; ``per_class`` adds the figures of each label;
-    ``size`` and ``fit`` say how images of both kinds are read. ``on_progress(done, total)`` counts images.
+    ``metrics`` are names or metrics with options, all of them by default. ``captions`` is an extractor that reads text and
+    ``labels`` one that tells findings, for the metrics that need such; without them the extractor itself serves where it can.
+    ``per_class`` adds the figures of each label and their mean; ``size`` and ``fit`` say how images of both kinds are read.
+    ``on_progress(done, total)`` counts images, once for each feature space.
     """
-    chosen = [make_metric(metric) if isinstance(metric, str) else metric for metric in (metrics if metrics is not None else METRICS)]
-    total = len(real) + len(fake)
-
-    def progress(offset: int) -> Callable[[int, int], None] | None:
-        return (lambda done, _: on_progress(offset + done, total)) if on_progress is not None else None
-
     read = {"cache": cache, "size": size, "fit": fit, "batch": batch}
-    real_features = extract(real, extractor, **read, on_progress=progress(0))
-    return score(real_features, extract(fake, extractor, **read, on_progress=progress(len(real))), chosen, per_class)
+    return score(Spaces(real, fake, extractor, captions, labels, read, on_progress), _made(metrics), per_class)
 
 
-def score(real: Features, fake: Features, metrics: Sequence[Metric], per_class: bool = False) -> Scores:
-    """The metrics of features that are there already."""
+def _made(metrics: Sequence[str | Metric] | None) -> list[Metric]:
+    return [make_metric(metric) if isinstance(metric, str) else metric for metric in (metrics if metrics is not None else METRICS)]
+
+
+def score(spaces: Spaces, metrics: Sequence[Metric], per_class: bool = False) -> Scores:
+    """The metrics, each in its own feature space; null with the reason where the space cannot be had."""
+    real, fake = spaces.find(CHOSEN)
     check_pair(real, fake)
-    scores = [metric.score(real, fake) for metric in metrics]
-    for label in _classes(real, fake) if per_class else ():
-        of_real, of_fake = (features.pick([i for i, record in enumerate(features.records) if label in record.labels])
-                            for features in (real, fake))
-        scores += [metric.score(of_real, of_fake, label) for metric in metrics]
+    scores = []
+    for metric in metrics:
+        found = spaces.find(metric.facts.space)
+        if isinstance(found, str):
+            scores.append(Score(metric.name, None, None, None, len(real), len(fake), metric.facts.direction, found, ""))
+        else:
+            scores += score_classes(metric, *found) if per_class else [metric.score(*found)]
     about = fake.extractor.about() if fake.extractor is not None else {}
     return Scores(tuple(scores), len(real), len(fake), about, tuple(_notices(real, fake)), versions())
+
+
+def score_classes(metric: Metric, real: Features, fake: Features) -> list[Score]:
+    """The figure of all images, of each label's, and the mean over the labels."""
+    parts = [(label, *(of_label(features, label) for features in (real, fake))) for label in _classes(real, fake)]
+    return [metric.score(real, fake), *(metric.score(a, b, label) for label, a, b in parts),
+            *([Macro(metric).score(real, fake, MACRO)] if parts else [])]
 
 
 def versions() -> dict[str, str]:

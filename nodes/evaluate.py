@@ -118,8 +118,9 @@ class Evaluate(io.ComfyNode):
 
     @classmethod
     def execute(cls, *, real, fake, name, extractor=None, figure="frechet", per_class=False, **chosen):
-        from ..evaluation.metric import make_metric
+        from ..evaluation.metric import CHOSEN, make_metric
         from ..evaluation.run import score
+        from ..evaluation.spaces import Spaces
 
         if figure not in METRICS:
             raise UnknownName("metric", figure, METRICS)
@@ -128,7 +129,10 @@ class Evaluate(io.ComfyNode):
             raise ConfigError(f"figure is {figure!r}, which is switched off; it must be one of: {', '.join(metrics) or 'none'}")
         progress = host.Progress(cls, len(real) + len(fake))
         real, fake = (_features(given, extractor, progress) for given in (real, fake))
-        scores = score(real, fake, [make_metric(metric) for metric in metrics], per_class)
+        with host.computing():
+            spaces = Spaces(real.records, fake.records, real.extractor, known={CHOSEN: (real, fake)},
+                            read={"cache": cache_folder() / "features"})
+            scores = score(spaces, [make_metric(metric) for metric in metrics], per_class)
         value = scores.find(figure).value
         progress.say(f"{figure}: {'cannot be had, ' + scores.find(figure).reason if value is None else format(value, '.4g')}")
         text = json.dumps({"name": name, **scores.to_json()}, indent=1, allow_nan=False)

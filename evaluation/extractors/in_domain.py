@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...data.record import Record
 from ..classifier import ClassifierOptions, load_classifier, train_classifier
-from ..extractor import EXTRACTORS, Extractor, ExtractorFacts
+from ..extractor import EXTRACTORS, Extractor, ExtractorFacts, Labeller
 
 ENOUGH = 150
 """Images to learn from below which a report warns of this extractor: a cautious choice between what failed and what did not."""
@@ -67,9 +67,38 @@ class InDomain(Extractor):
     def seen(self) -> frozenset[str]:
         return frozenset(self.model.about["seen"])
 
+    def labeller(self) -> InDomainLabels:
+        return InDomainLabels(self)
+
     def limits(self) -> tuple[str, ...]:
         count = self.model.about["n_train"]
         if count >= ENOUGH:
             return ()
         return (f"the in-domain network learnt from {count} images: with fewer than {ENOUGH} it can rank methods wrongly. Let it "
                 "learn from more labelled images, such as all that are not compared with, or choose another extractor",)
+
+
+class InDomainLabels(Labeller):
+    """What the same network makes of the findings."""
+
+    name, facts, Config = "in-domain-labels", InDomain.facts, ClassifierOptions
+
+    def __init__(self, extractor: InDomain):
+        self.extractor, self.labels = extractor, extractor.model.labels
+
+    @classmethod
+    def prepare(cls, config: Any, records: Sequence[Record], folder: Path | None = None,
+                on_progress: Callable[[int, int], None] | None = None) -> InDomainLabels:
+        return cls(InDomain.prepare(config, records, folder, on_progress))
+
+    @property
+    def id(self) -> str:
+        return f"{self.extractor.id}-labels"
+
+    def features(self, images: Tensor) -> Tensor:
+        model = self.extractor.model
+        with torch.no_grad():
+            return model(model.prepare(images.to(model.scale.device, torch.float32))).sigmoid()
+
+    def seen(self) -> frozenset[str]:
+        return self.extractor.seen()

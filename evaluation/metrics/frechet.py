@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..features import Features
-from ..interval import assign_groups, interval, leave_out
-from ..metric import METRICS, Estimate, Metric, MetricFacts
+from ..metric import METRICS, Metric, MetricFacts
 
 
 @METRICS.register("frechet")
@@ -24,18 +23,11 @@ class Frechet(Metric):
         direction="lower",
         says="how far the generated images' features lie from the real ones', in mean and in spread",
         paper="Heusel et al. 2017, GANs Trained by a Two Time-Scale Update Rule",
+        low=0.0,
     )
 
-    def compute(self, real: Features, fake: Features) -> Estimate:
-        real_values, fake_values = real.values.astype(np.float64), fake.values.astype(np.float64)
-        value = frechet_distance(real_values, fake_values)
-        if not self.config.groups:
-            return Estimate(value)
-        without_real = leave_out(lambda kept: frechet_distance(kept, fake_values), real_values,
-                                 assign_groups(real.patients(), self.config.groups))
-        without_fake = leave_out(lambda kept: frechet_distance(real_values, kept), fake_values,
-                                 assign_groups(fake.patients(), self.config.groups))
-        return Estimate(value, *interval(value, (without_real, without_fake), least=0.0))
+    def figure(self, real: Features, fake: Features) -> float:
+        return frechet_distance(real.values.astype(np.float64), fake.values.astype(np.float64))
 
 
 def frechet_distance(real: np.ndarray, fake: np.ndarray) -> float:

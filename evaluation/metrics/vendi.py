@@ -12,8 +12,7 @@ import numpy as np
 
 from ...config import option
 from ..features import Features
-from ..interval import assign_groups, interval, leave_out
-from ..metric import METRICS, Estimate, Metric, MetricConfig, MetricFacts
+from ..metric import METRICS, Metric, MetricConfig, MetricFacts, Undefined
 
 
 @dataclass(frozen=True)
@@ -35,20 +34,16 @@ class Vendi(Metric):
         says="the effective number of different images among the generated ones, whatever the real ones are",
         paper="Friedman and Dieng 2023, The Vendi Score",
         uses_real=False,
+        low=1.0,
     )
     Config = VendiConfig
 
-    def compute(self, real: Features, fake: Features) -> Estimate:
+    def figure(self, real: Features, fake: Features) -> float:
         values = fake.values.astype(np.float64)
         empty = int((np.linalg.norm(values, axis=1) == 0).sum())
         if empty:
-            return Estimate(None, reason=f"the features of {empty} images are all zero, which have no direction to compare")
-        value = vendi_score(values, self.config.order)
-        if not self.config.groups:
-            return Estimate(value)
-        groups = assign_groups(fake.patients(), self.config.groups)
-        without = leave_out(lambda kept: vendi_score(kept, self.config.order), values, groups)
-        return Estimate(value, *interval(value, (without,), least=1.0))
+            raise Undefined(f"the features of {empty} images are all zero, which have no direction to compare")
+        return vendi_score(values, self.config.order)
 
 
 def vendi_score(values: np.ndarray, order: float = 1.0) -> float:

@@ -186,5 +186,5 @@ def test_no_images_and_unreadable_images_are_refused(records, tmp_path):
 def test_patients_and_picking():
     records = (Record(Path("a"), "", patient="p"), Record(Path("b"), "", patient="p"), Record(Path("c"), ""))
     features = Features(np.arange(6.0).reshape(3, 2), records)
-    assert len(set(features.patients())) == 2 and len(set(Features(np.zeros((3, 2))).patients())) == 3
+    assert len(set(features.units())) == 2 and len(set(Features(np.zeros((3, 2))).units())) == 3
     assert features.pick([2, 0]).values.tolist() == [[4, 5], [0, 1]] and features.pick([2]).records == records[2:]
