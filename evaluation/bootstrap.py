@@ -15,9 +15,9 @@ FEWEST = 4  # patients below which no interval is given
 BLOCK = 256  # draws computed at once
 
 
-def bootstrap(figure: Callable[[np.ndarray, np.ndarray], np.ndarray], real: Sequence[str], fake: Sequence[str], repeats: int = 2000,
-              kind: str = "percentile", value: float | None = None, without: Sequence[Sequence[float]] = (),
-              seed: int = 0, level: float = 0.95) -> tuple[float | None, float | None]:
+def bootstrap(figure: Callable[[np.ndarray, np.ndarray], np.ndarray], real: Sequence[str], fake: Sequence[str], *,
+              repeats: int = 2000, kind: str = "percentile", value: float | None = None,
+              without: Sequence[Sequence[float]] = (), seed: int = 0, level: float = 0.95) -> tuple[float | None, float | None]:
     """The interval (low, high) of a figure; (None, None) where either set has fewer than four patients.
 
     ``figure`` takes weights (B, N) and (B, M), how often each image counts, and gives (B,). ``real`` and ``fake`` name the patient

@@ -95,8 +95,8 @@ class MetricConfig:
     least: int = option(8, "Fewest images, real or generated, from which the figure is given at all.", low=2, high=100_000)
     groups: int = option(20, "Groups of patients left out in turn for the interval; 0 gives no interval.", low=0, high=1000,
                          advanced=True)
-    interval: str = option("jackknife", "How the interval is made. The bootstrap shows a metric some images twice: metrics of diversity "
-                           "and Frechet distances have none.", choices=("jackknife", "percentile", "bca"), advanced=True)
+    interval: str = option("jackknife", "How the interval is made. The bootstrap counts some images twice: metrics of diversity and "
+                           "Frechet distances have none.", choices=("jackknife", "percentile", "bca"), advanced=True)
     repeats: int = option(2000, "Draws of the bootstrap.", low=100, high=100_000, advanced=True)
 
 
@@ -114,7 +114,8 @@ class Metric(ABC):
     def figure(self, real: Features, fake: Features) -> float:
         """The figure, from sets that are large enough, finite and of one dimension; Undefined where it has no meaning for them."""
 
-    def without(self, real: Features, fake: Features, real_groups: np.ndarray, fake_groups: np.ndarray) -> tuple[list[float], list[float]]:
+    def without(self, real: Features, fake: Features, real_groups: np.ndarray,
+                fake_groups: np.ndarray) -> tuple[list[float], list[float]]:
         """The figures with each group of real and of generated images left out; to be overridden where that is cheaper."""
         without_real = [self.figure(part, fake) for part in _parts(real, real_groups)] if self.facts.uses_real else []
         return without_real, [self.figure(real, part) for part in _parts(fake, fake_groups)]
@@ -158,7 +159,8 @@ class Metric(ABC):
         if kind == "jackknife" or weighted is None:
             bounds, kind = interval(score.value, used), "jackknife"
         else:
-            bounds = bootstrap(weighted, real.units(), fake.units(), self.config.repeats, kind, score.value, without)
+            bounds = bootstrap(weighted, real.units(), fake.units(), repeats=self.config.repeats, kind=kind, value=score.value,
+                               without=without)
         low, high = (_cut(bound, self.facts) for bound in bounds)
         return replace(score, low=low, high=high, interval=kind if low is not None else "")
 

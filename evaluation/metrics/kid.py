@@ -34,7 +34,8 @@ class KID(Metric):
     def figure(self, real: Features, fake: Features) -> float:
         return kernel_distance(real.values, fake.values)
 
-    def without(self, real: Features, fake: Features, real_groups: np.ndarray, fake_groups: np.ndarray) -> tuple[list[float], list[float]]:
+    def without(self, real: Features, fake: Features, real_groups: np.ndarray,
+                fake_groups: np.ndarray) -> tuple[list[float], list[float]]:
         sums = KernelSums.of(real.values, fake.values, real_groups, fake_groups)
         return ([sums.distance(real_out=group) for group in range(real_groups.max() + 1)],
                 [sums.distance(fake_out=group) for group in range(fake_groups.max() + 1)])
