@@ -128,7 +128,6 @@ def draw(name: str, out: Path, records: list, options: DemoOptions, adapter: Pat
 def scores(real: list, folder: Path, features):
     """Every metric for one arm."""
     from ..data.source import read_records
-    from ..evaluation.metric import METRICS
     from ..evaluation.run import evaluate
 
-    return evaluate(real, read_records(folder), features, list(METRICS), cache=folder.parent.parent / "features")
+    return evaluate(real, read_records(folder), features, cache=folder.parent.parent / "features")

@@ -22,11 +22,11 @@ def run(arguments) -> None:
     scores = score(arguments, read_data(arguments, arguments.real), arguments.fake, extractor(arguments))
     if arguments.out:
         write_json(arguments.out, scores.to_json())
-    heads = ("metric", "value", "95 % interval", "real", "fake", "better is", "note")
+    heads = ("metric", "of", "value", "95 % interval", "real", "fake", "better is", "note")
     show(arguments, scores.to_json(), table([row(one) for one in scores.scores], heads))
 
 
 def row(one) -> tuple:
     """The cells of one score."""
     interval = f"{one.low:.4g} to {one.high:.4g}" if one.low is not None else ""
-    return (one.metric, "-" if one.value is None else f"{one.value:.4g}", interval, one.n_real, one.n_fake, one.direction, one.reason)
+    return (one.metric, one.label or "all", "-" if one.value is None else f"{one.value:.4g}", interval, one.n_real, one.n_fake, one.direction, one.reason)

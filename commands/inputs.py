@@ -74,25 +74,47 @@ def add_scoring(parser: argparse.ArgumentParser) -> None:
     add_data(parser, "--real", "the real images to compare with, held out from training")
     parser.add_argument("--extractor", default="in-domain", help="see `medtune extractors` [in-domain]")
     parser.add_argument("--fit", type=Path, metavar="PATH", help="labelled images that the in-domain extractor learns from")
-    parser.add_argument("--metrics", default="", help="comma-separated, see `medtune metrics` [all]")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="option of the extractor")
+    parser.add_argument("--captions", default="", metavar="EXTRACTOR", help="extractor that reads text, for prompt alignment")
+    parser.add_argument("--captions-set", action="append", default=[], metavar="NAME=VALUE", help="option of that extractor")
+    parser.add_argument("--labels", default="", metavar="EXTRACTOR",
+                        help="extractor that tells findings, for the agreement with the prompts' labels [--extractor, if it does]")
+    parser.add_argument("--labels-set", action="append", default=[], metavar="NAME=VALUE", help="option of that extractor")
+    parser.add_argument("--metrics", default="", help="comma-separated, see `medtune metrics`, or all [the standard ones]")
+    parser.add_argument("--metric-option", action="append", default=[], metavar="METRIC.NAME=VALUE",
+                        help="option of a metric, or, without METRIC, of all: least, groups, interval, repeats")
+    parser.add_argument("--per-class", action="store_true", help="figures for each label, and their mean, too")
 
 
 def extractor(arguments: argparse.Namespace):
     """The extractor of ``add_scoring``'s arguments, ready."""
+    return _prepared(arguments.extractor, arguments.set, arguments.fit)
+
+
+def _prepared(name: str, options: list[str], fit: Path | None):
     from ..data.source import read_records
     from ..evaluation.extractor import EXTRACTORS
 
-    entry = EXTRACTORS[arguments.extractor]
-    records = read_records(arguments.fit) if arguments.fit else ()
-    return entry.prepare(parse(entry.Config, arguments.set), records, on_progress=counter("preparing the extractor"))
+    entry = EXTRACTORS[name]
+    return entry.prepare(parse(entry.Config, options), read_records(fit) if fit else (), on_progress=counter(f"preparing {name}"))
 
 
 def score(arguments: argparse.Namespace, real: list, fake: Path, features):
     """Scores of one image set by the metrics asked for."""
     from ..data.source import read_records
-    from ..evaluation.metric import METRICS
     from ..evaluation.run import evaluate
+    from ..evaluation.selection import select_metrics
 
-    names = [name.strip() for name in arguments.metrics.split(",") if name.strip()] or list(METRICS)
-    return evaluate(real, read_records(fake), features, names, cache=cache_folder() / "features", on_progress=counter("features"))
+    metrics = select_metrics(arguments.metrics, arguments.metric_option)
+    captions = _prepared(arguments.captions, arguments.captions_set, None) if arguments.captions else None
+    return evaluate(real, read_records(fake), features, metrics, captions=captions, labels=_labeller(arguments),
+                    per_class=arguments.per_class, cache=cache_folder() / "features", on_progress=counter("features"))
+
+
+def _labeller(arguments: argparse.Namespace):
+    if not arguments.labels:
+        return None
+    found = _prepared(arguments.labels, arguments.labels_set, arguments.fit).labeller()
+    if found is None:
+        raise ConfigError(f"the extractor {arguments.labels} tells no findings; see `medtune extractors` for one that does")
+    return found

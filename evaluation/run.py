@@ -15,7 +15,8 @@ from ..files import write_json
 from .extractor import Extractor, Labeller
 from .features import Features
 from .macro import MACRO, Macro, of_label
-from .metric import CHOSEN, METRICS, Metric, Score, check_pair, make_metric
+from .metric import CHOSEN, Metric, Score, check_pair, make_metric
+from .selection import STANDARD
 from .spaces import Spaces
 
 FEW = 50  # images below which a figure says little
@@ -68,17 +69,14 @@ def evaluate(real: Sequence[Record], fake: Sequence[Record], extractor: Extracto
              on_progress: Callable[[int, int], None] | None = None) -> Scores:
     """Score generated against real records.
 
-    ``metrics`` are names or metrics with options, all of them by default. ``captions`` is an extractor that reads text and
+    ``metrics`` are names or metrics with options, the standard ones by default. ``captions`` is an extractor that reads text and
     ``labels`` one that tells findings, for the metrics that need such; without them the extractor itself serves where it can.
     ``per_class`` adds the figures of each label and their mean; ``size`` and ``fit`` say how images of both kinds are read.
     ``on_progress(done, total)`` counts images, once for each feature space.
     """
     read = {"cache": cache, "size": size, "fit": fit, "batch": batch}
-    return score(Spaces(real, fake, extractor, captions, labels, read, on_progress), _made(metrics), per_class)
-
-
-def _made(metrics: Sequence[str | Metric] | None) -> list[Metric]:
-    return [make_metric(metric) if isinstance(metric, str) else metric for metric in (metrics if metrics is not None else METRICS)]
+    chosen = [make_metric(metric) if isinstance(metric, str) else metric for metric in (metrics if metrics is not None else STANDARD)]
+    return score(Spaces(real, fake, extractor, captions, labels, read, on_progress), chosen, per_class)
 
 
 def score(spaces: Spaces, metrics: Sequence[Metric], per_class: bool = False) -> Scores:

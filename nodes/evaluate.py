@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .. import config
 from ..data.record import Record
 from ..errors import ConfigError, UnknownName
 from ..evaluation.extractor import EXTRACTORS, Extractor
-from ..evaluation.metric import METRICS
+from ..evaluation.metric import METRICS, MetricConfig
+from ..evaluation.selection import STANDARD, select_metrics
 from ..files import cache_folder
 from . import host
-from .host import EXTRACTOR, FEATURES, RECORDS, RECORDS_OR_FEATURES, SCORES, io
+from .host import EXTRACTOR, FEATURES, METRIC_SET, RECORDS, RECORDS_OR_FEATURES, SCORES, io
 from .widgets import inputs, read
 
 CATEGORY = "MedTune/evaluate"
@@ -91,16 +93,32 @@ def _features(given: Any, extractor: Any, progress: host.Progress) -> Any:
                        on_progress=lambda done, total: progress(done, total, f"features of {done} of {total} images"))
 
 
+class MetricSet(io.ComfyNode):
+    """Names and options -> metrics."""
+
+    @classmethod
+    def define_schema(cls):
+        known = "; ".join(f"{name}: {metric.facts.title}, {metric.facts.direction} is better" for name, metric in METRICS.items())
+        return io.Schema(
+            node_id="MedTuneMetricSet", display_name="Metric Set", category=CATEGORY,
+            description=f"The metrics that Evaluate computes. There are {known}.",
+            inputs=[io.String.Input("metrics", default=", ".join(STANDARD), tooltip="Names, separated by commas; all for every one. "
+                                    f"There are: {', '.join(METRICS)}."),
+                    io.String.Input("options", default="", multiline=True, optional=True,
+                                    tooltip="Options of single metrics, one a line, such as vendi.order=2."),
+                    *inputs(MetricConfig)],
+            outputs=[METRIC_SET.Output("metrics", display_name="metrics")])
+
+    @classmethod
+    def execute(cls, *, metrics, options="", **common):
+        return io.NodeOutput(select_metrics(metrics, options.split(), **config.to_json(read(MetricConfig, common))))
+
+
 class Evaluate(io.ComfyNode):
     """Real and generated records, or their features -> scores."""
 
     @classmethod
     def define_schema(cls):
-        def metric(name):
-            facts = METRICS[name].facts
-            return io.Boolean.Input(name, default=True, optional=True,
-                                    tooltip=f"{facts.title}: {facts.says}; {facts.direction} is better.")
-
         return io.Schema(
             node_id="MedTuneEvaluate", display_name="Evaluate", category=CATEGORY, is_output_node=True,
             description="Scores generated images against real ones that were not trained on.",
@@ -108,37 +126,50 @@ class Evaluate(io.ComfyNode):
                     RECORDS_OR_FEATURES.Input("fake", tooltip="Generated images, or their features."),
                     EXTRACTOR.Input("extractor", optional=True, tooltip="The feature space; the same one for all that is compared. "
                                     "Features bring their own."),
+                    METRIC_SET.Input("metrics", optional=True, tooltip=f"A Metric Set; without one: {', '.join(STANDARD)}."),
+                    EXTRACTOR.Input("captions", optional=True, tooltip="An extractor that reads text, such as open_clip's, for the "
+                                    "metrics of prompt alignment; not needed where the extractor itself reads text."),
+                    EXTRACTOR.Input("labels", optional=True, tooltip="An extractor that tells findings, for the agreement with the "
+                                    "prompts' labels; not needed where the extractor itself does."),
                     io.String.Input("name", default="tuned", tooltip="What the generated images are called in a report."),
                     io.Combo.Input("figure", options=list(METRICS), default="frechet", tooltip="The metric of the output number."),
-                    io.Boolean.Input("per_class", default=False, optional=True, tooltip="Scores for each label, too."),
-                    *(metric(name) for name in METRICS)],
+                    io.Boolean.Input("per_class", default=False, optional=True, tooltip="Scores for each label, and their mean, too.")],
             outputs=[SCORES.Output("scores", display_name="scores"), io.String.Output("json", display_name="json"),
                      io.Float.Output("number", display_name="number", tooltip="NaN where it cannot be had; the scores say why.")],
             hidden=[io.Hidden.unique_id])
 
     @classmethod
-    def execute(cls, *, real, fake, name, extractor=None, figure="frechet", per_class=False, **chosen):
-        from ..evaluation.metric import CHOSEN, make_metric
+    def execute(cls, *, real, fake, name, extractor=None, metrics=None, captions=None, labels=None, figure="frechet", per_class=False):
+        from ..evaluation.metric import CHOSEN
         from ..evaluation.run import score
         from ..evaluation.spaces import Spaces
 
         if figure not in METRICS:
             raise UnknownName("metric", figure, METRICS)
-        metrics = [metric for metric in METRICS if chosen.get(metric, True)]
-        if figure not in metrics:
-            raise ConfigError(f"figure is {figure!r}, which is switched off; it must be one of: {', '.join(metrics) or 'none'}")
+        metrics = metrics if metrics is not None else select_metrics()
+        names = [metric.name for metric in metrics]
+        if figure not in names:
+            raise ConfigError(f"figure is {figure!r}, which is not computed; it must be one of: {', '.join(names)}")
         progress = host.Progress(cls, len(real) + len(fake))
         real, fake = (_features(given, extractor, progress) for given in (real, fake))
         with host.computing():
-            spaces = Spaces(real.records, fake.records, real.extractor, known={CHOSEN: (real, fake)},
+            spaces = Spaces(real.records, fake.records, real.extractor, captions, _labeller(labels), known={CHOSEN: (real, fake)},
                             read={"cache": cache_folder() / "features"})
-            scores = score(spaces, [make_metric(metric) for metric in metrics], per_class)
+            scores = score(spaces, metrics, per_class)
         value = scores.find(figure).value
         progress.say(f"{figure}: {'cannot be had, ' + scores.find(figure).reason if value is None else format(value, '.4g')}")
         text = json.dumps({"name": name, **scores.to_json()}, indent=1, allow_nan=False)
         return io.NodeOutput(ScoredSet(name, scores, fake.records), text, math.nan if value is None else float(value),
                              ui={"medtune": [{"table": {"columns": COLUMNS, "rows": rows(scores)}, "notices": list(scores.notices)}],
                                  "scores": [text]})
+
+
+def _labeller(extractor: Any) -> Any:
+    """What tells findings behind an extractor; None for no extractor."""
+    found = extractor.labeller() if extractor is not None else None
+    if extractor is not None and found is None:
+        raise ConfigError(f"the extractor {extractor.name} that is linked to labels tells no findings; link one that does")
+    return found
 
 
 def rows(scores: Any) -> list[list[Any]]:
@@ -149,4 +180,4 @@ def rows(scores: Any) -> list[list[Any]]:
 
 def nodes() -> list[type]:
     """The nodes of this file: one per extractor, then the rest."""
-    return [*(extractor_node(name, extractor) for name, extractor in EXTRACTORS.items()), Extract, Evaluate]
+    return [*(extractor_node(name, extractor) for name, extractor in EXTRACTORS.items()), Extract, MetricSet, Evaluate]
