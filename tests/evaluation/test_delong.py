@@ -60,8 +60,8 @@ def test_it_is_another_librarys():
     from MLstatkit import Delong_test as reference
 
     truth, first, second = draw(5, 90, ties=False)
-    _, p, intervals, values = reference(truth.astype(int), first, second)[:4]
-    for found, interval, value in zip((auroc(truth, first), auroc(truth, second)), intervals, values):
+    _, p, *intervals, one, other = reference(truth.astype(int), first, second)[:6]
+    for found, interval, value in zip((auroc(truth, first), auroc(truth, second)), intervals, (one, other)):
         assert (found.value, found.low, found.high) == pytest.approx((value, *interval), abs=1e-9)
     assert difference(truth, first, second).p == pytest.approx(p, abs=1e-9)
 
