@@ -133,7 +133,7 @@ class Evaluate(io.ComfyNode):
                                     "prompts' labels; not needed where the extractor itself does."),
                     io.String.Input("name", default="tuned", tooltip="What the generated images are called in a report."),
                     io.Combo.Input("figure", options=list(METRICS), default="frechet", tooltip="The metric of the output number."),
-                    io.Boolean.Input("per_class", default=False, optional=True, tooltip="Scores for each label, and their mean, too.")],
+                    io.Boolean.Input("per_class", default=False, optional=True, tooltip="Scores for each label, and their mean.")],
             outputs=[SCORES.Output("scores", display_name="scores"), io.String.Output("json", display_name="json"),
                      io.Float.Output("number", display_name="number", tooltip="NaN where it cannot be had; the scores say why.")],
             hidden=[io.Hidden.unique_id])

@@ -61,7 +61,8 @@ def test_one_patient_gives_no_interval():
 @pytest.mark.parametrize("kind", ["jackknife", "percentile", "bca"])
 def test_kid_has_each_kind_of_interval(kind):
     rng = np.random.default_rng(0)
-    score = make_metric("kid", interval=kind, repeats=500).score(Features(rng.normal(size=(60, 8))), Features(1.2 * rng.normal(size=(50, 8))))
+    real, fake = Features(rng.normal(size=(60, 8))), Features(1.2 * rng.normal(size=(50, 8)))
+    score = make_metric("kid", interval=kind, repeats=500).score(real, fake)
     assert score.low < score.value < score.high and score.interval == kind
 
 
