@@ -20,16 +20,11 @@ class Macro(Metric):
         """The mean; Undefined where a label has too few images."""
         found = {}
         for label in sorted({label for record in real.records for label in record.labels}):
-            parts = of_label(real, label), of_label(fake, label)
-            reason = self.metric.obstacle(*parts)
+            metric, *parts = self.metric.of_label(real, fake, label)
+            reason = metric.obstacle(*parts)
             if reason:
                 raise Undefined(f"{label}: {reason}")
-            found[label] = self.metric.figure(*parts)
+            found[label] = metric.figure(*parts)
         if not found:
             raise Undefined("the real images have no labels")
         return float(np.mean(list(found.values())))
-
-
-def of_label(features: Features, label: str) -> Features:
-    """The features of the images that have a label."""
-    return features.pick([index for index, record in enumerate(features.records) if label in record.labels])

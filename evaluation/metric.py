@@ -124,6 +124,11 @@ class Metric(ABC):
         """The figure as a function of how often each image counts, for the bootstrap; None where that has no meaning."""
         return None
 
+    def of_label(self, real: Features, fake: Features, label: str) -> tuple[Metric, Features, Features]:
+        """What gives one label's figure: this metric, of the images that have the label; to be overridden where it is another."""
+        parts = ([index for index, record in enumerate(features.records) if label in record.labels] for features in (real, fake))
+        return self, *(features.pick(part) for features, part in zip((real, fake), parts))
+
     def score(self, real: Features, fake: Features, label: str | None = None) -> Score:
         """The figure with everything that belongs to it; null with the reason where it cannot be had.
 

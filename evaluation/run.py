@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..files import write_json
 from .extractor import Extractor, Labeller
 from .features import Features
-from .macro import MACRO, Macro, of_label
+from .macro import MACRO, Macro
 from .metric import CHOSEN, Metric, Score, check_pair, make_metric
 from .selection import STANDARD
 from .spaces import Spaces
@@ -96,8 +96,8 @@ def score(spaces: Spaces, metrics: Sequence[Metric], per_class: bool = False) ->
 
 def score_classes(metric: Metric, real: Features, fake: Features) -> list[Score]:
     """The figure of all images, of each label's, and the mean over the labels."""
-    parts = [(label, *(of_label(features, label) for features in (real, fake))) for label in _classes(real, fake)]
-    return [metric.score(real, fake), *(metric.score(a, b, label) for label, a, b in parts),
+    parts = [(label, *metric.of_label(real, fake, label)) for label in _classes(real, fake)]
+    return [metric.score(real, fake), *(of_label.score(a, b, label) for label, of_label, a, b in parts),
             *([Macro(metric).score(real, fake, MACRO)] if parts else [])]
 
 

@@ -6,13 +6,15 @@ the (D, D) Gram matrix; the entropy is the vendi-score package's.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...config import option
+from ..cosine import directions
 from ..features import Features
-from ..metric import METRICS, Metric, MetricConfig, MetricFacts, Undefined
+from ..metric import METRICS, Metric, MetricConfig, MetricFacts
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class VendiConfig(MetricConfig):
 
     order: float = option(1.0, "Order q of the entropy: a small one counts rare images more, a large one common images.",
                           above=0, high=100, step=0.1, advanced=True)
+    infinite: bool = option(False, "The order infinity, whatever the order says: one over the largest eigenvalue, which counts the "
+                            "commonest kind of image alone.", advanced=True)
 
 
 @METRICS.register("vendi")
@@ -32,24 +36,35 @@ class Vendi(Metric):
         title="Vendi score",
         direction="higher",
         says="the effective number of different images among the generated ones, whatever the real ones are",
-        paper="Friedman and Dieng 2023, The Vendi Score",
+        paper="Friedman and Dieng 2023, The Vendi Score; orders: Pasarkar and Dieng 2023, Cousins of the Vendi Score",
         uses_real=False,
         low=1.0,
     )
     Config = VendiConfig
 
     def figure(self, real: Features, fake: Features) -> float:
-        values = fake.values.astype(np.float64)
-        empty = int((np.linalg.norm(values, axis=1) == 0).sum())
-        if empty:
-            raise Undefined(f"the features of {empty} images are all zero, which have no direction to compare")
-        return vendi_score(values, self.config.order)
+        return _score(directions(fake.values), self._order)
+
+    @property
+    def _order(self) -> float:
+        return math.inf if self.config.infinite else self.config.order
 
 
 def vendi_score(values: np.ndarray, order: float = 1.0) -> float:
-    """The Vendi score of features (N, D), none of length zero: between 1 and N."""
+    """The Vendi score of features (N, D), none of length zero, of any order above 0 or infinity: between 1 and N."""
+    return _score(directions(values), order)
+
+
+def _score(rows: np.ndarray, order: float) -> float:
+    """The Vendi score of rows (N, D) of length 1."""
+    gram = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows
+    return _score_of_gram(gram / len(rows), order)
+
+
+def _score_of_gram(gram: np.ndarray, order: float) -> float:
+    """The Vendi score of cosines (N, N), or of the moment (D, D) that has the same eigenvalues, over the number of images."""
     from vendi_score.vendi import entropy_q
 
-    rows = values / np.linalg.norm(values, axis=1, keepdims=True)
-    gram = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows
-    return float(np.exp(entropy_q(np.linalg.eigvalsh(gram / len(rows)).clip(0), q=order)))
+    shares = np.linalg.eigvalsh(gram)
+    shares[shares < len(gram) * np.finfo(np.float64).eps * shares[-1]] = 0  # rounding, which small orders would count as images
+    return float(np.exp(entropy_q(shares, q="inf" if math.isinf(order) else order)))

@@ -1,200 +1,286 @@
-"""Metrics against closed forms and independent implementations, and what all of them owe a reader."""
+"""What all metrics owe a reader, whatever features they are computed in."""
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
-import scipy.linalg
+import torch
+from medtune.data.image import save_image
+from medtune.data.record import Record
 from medtune.errors import ConfigError, DataError, UnknownName
+from medtune.evaluation.extractor import EXTRACTORS
 from medtune.evaluation.features import Features
-from medtune.evaluation.metric import METRICS, Metric, make_metric
-from medtune.evaluation.metrics.frechet import frechet_distance
-from medtune.evaluation.metrics.kid import kernel_distance
-from medtune.evaluation.metrics.vendi import vendi_score
+from medtune.evaluation.metric import CAPTIONS, CHOSEN, LABELS, METRICS, Metric, make_metric
 
-SHAPES = [(40, 30, 64), (64, 40, 64), (65, 64, 64), (300, 200, 16), (30, 500, 64)]  # fewer images than dimensions, as many, more
-
-
-def normal(count: int, dims: int, seed: int, spread: float = 1.0, shift: float = 0.0) -> np.ndarray:
-    """Correlated Gaussian features."""
-    rng = np.random.default_rng(seed)
-    return (spread * rng.normal(size=(count, dims)) @ rng.normal(size=(dims, dims)) / np.sqrt(dims) + shift).astype(np.float32)
+FINDINGS = ("A", "B", "C")
+PAIRED = [name for name in METRICS if METRICS[name].facts.uses_real]
+ANY_SPACE = [name for name in METRICS if METRICS[name].facts.space == CHOSEN and name != "ms-ssim"]
+FREE = [name for name in METRICS if METRICS[name].facts.space in (CHOSEN, CAPTIONS)]  # of the meaning of single features
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_frechet_equals_the_matrix_root(shape):
-    n, m, dims = shape
-    real, fake = normal(n, dims, 1).astype(float), normal(m, dims, 2, 1.3, 0.2).astype(float)
-    a, b = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
-    shift = real.mean(0) - fake.mean(0)
-    root = scipy.linalg.sqrtm(a @ b).real if min(n, m) > dims + 1 else _root_of_product(a, b)
-    expected = shift @ shift + np.trace(a) + np.trace(b) - 2 * np.trace(root)
-    assert frechet_distance(real, fake) == pytest.approx(expected, rel=1e-6)
-    assert frechet_distance(fake, real) == pytest.approx(expected, rel=1e-6)
+class Said:
+    """A labeller whose word is known."""
+
+    name, id, labels = "said", "said-1", FINDINGS
 
 
-def _root_of_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """A matrix with the trace of (a b)^(1/2), by the symmetric form, which holds for singular covariances too."""
-    values, vectors = np.linalg.eigh(a)
-    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
-    values, vectors = np.linalg.eigh(root @ b @ root)
-    return vectors * np.sqrt(values.clip(0)) @ vectors.T
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory):
+    """By metric: real features; good, from other draws of the same kind; and worse ones, each in the way that the metric is for."""
+    folder = tmp_path_factory.mktemp("pictures")
+    return {name: _arms(name, folder) for name in METRICS}
 
 
-@pytest.mark.parametrize("shape", [(65, 64, 64), (300, 200, 16)])
-def test_frechet_equals_clean_fid(shape):
-    cleanfid = pytest.importorskip("cleanfid.fid")
-    real, fake = normal(shape[0], shape[2], 1).astype(float), normal(shape[1], shape[2], 2, 1.3, 0.2).astype(float)
-    try:
-        expected = cleanfid.frechet_distance(real.mean(0), np.cov(real, rowvar=False), fake.mean(0), np.cov(fake, rowvar=False))
-    except TypeError:
-        pytest.skip("this scipy's sqrtm is too new for clean-fid")
-    assert frechet_distance(real, fake) == pytest.approx(expected, rel=1e-3 if shape[1] <= shape[2] else 1e-6)
+def _arms(name: str, folder: Path) -> tuple[Features, Features, list[Features]]:
+    if name == "ms-ssim":
+        return _pictures(folder, 4, 1.0), _pictures(folder, 5, 1.0), [_pictures(folder, 6, 0.2)]
+    space = METRICS[name].facts.space
+    return {CAPTIONS: _captioned, LABELS: _judged, "intensity": _histograms, "spectrum": _spectra}.get(space, _chosen)(name)
 
 
-def test_frechet_of_gaussians_in_closed_form():
-    """Independent features of exactly known means and variances: sum of (m - n)^2 + (s - t)^2."""
-    signs = scipy.linalg.hadamard(16)[:, 1:5].astype(float)  # orthogonal columns of mean 0
-    real = signs * [1, 2, 3, 4] + [0, 1, 0, 0]
-    fake = signs * [2, 2, 1, 4] + [0, 0, 0, 3]
-    unbiased = 16 / 15
-    assert frechet_distance(real, fake) == pytest.approx(1 + 9 + unbiased * (1 + 0 + 4 + 0), rel=1e-9)
+def _chosen(name: str) -> tuple[Features, Features, list[Features]]:
+    """Eight kinds of images; collapsed to copies of a few, of other kinds, or too much alike."""
+    rng = np.random.default_rng(1)
+    centres = 3 * rng.normal(size=(8, 16))
+    values = (centres[np.arange(240) % 8] + rng.normal(size=(240, 16))).astype(np.float32)
+    broken, collapsed = values[120:] * 0.2 + 6, np.repeat(values[120:124], 30, axis=0)
+    fidelity, diversity = name in ("precision", "density"), name in ("vendi", "recall", "coverage")
+    worse = [broken] if fidelity else [collapsed] if diversity else [collapsed, broken]
+    records = [Record(Path(f"{index}.png"), f"caption {index}", seed=index) for index in range(240)]
+    return (Features(values[:120], tuple(records[:120])), Features(values[120:], tuple(records[120:])),
+            [Features(one, tuple(records[120:])) for one in worse])
 
 
-def test_both_branches_of_frechet_meet():
-    real, fake = normal(40, 32, 3).astype(float), normal(33, 32, 4).astype(float)  # as many as dimensions, plus one: both can be used
-    tall = frechet_distance(real, fake)
-    wide = frechet_distance(np.pad(real, ((0, 0), (0, 20))), np.pad(fake, ((0, 0), (0, 20))))  # empty dimensions change nothing
-    assert wide == pytest.approx(tall, rel=1e-6)
+def _captioned(name: str) -> tuple[Features, Features, list[Features]]:
+    """Images as their captions with noise; the worse ones with so much noise that little else is left."""
+    def draw(seed, noise):
+        texts = np.random.default_rng(9).normal(size=(8, 24))[np.arange(120) % 8]
+        values = 3 * texts + noise * np.random.default_rng(seed).normal(size=texts.shape)
+        records = tuple(Record(Path(f"{index}.png"), f"caption {index % 8}", seed=index) for index in range(120))
+        return Features(values.astype(np.float32), records, texts=texts.astype(np.float32))
+
+    return draw(1, 2.0), draw(2, 2.0), [draw(3, 30.0)]
 
 
-def test_constant_features_have_a_distance():
-    real, fake = normal(100, 8, 5).astype(float), normal(90, 8, 6).astype(float)
-    real[:, 3], fake[:, 3], fake[:, 4] = 1.0, 3.0, 2.0
-    free = [0, 1, 2, 5, 6, 7]
-    expected = 4 + (real[:, 4].mean() - 2) ** 2 + frechet_distance(real[:, free], fake[:, free]) + real[:, 4].var(ddof=1)
-    assert frechet_distance(real, fake) == pytest.approx(expected, rel=1e-6)
-    assert frechet_distance(np.ones((10, 4)), np.full((10, 4), 2.0)) == pytest.approx(4)
+def _judged(name: str) -> tuple[Features, Features, list[Features]]:
+    """Probabilities that tell the prompts' findings well, and hardly."""
+    def draw(seed, skill):
+        rng = np.random.default_rng(seed)
+        truth = rng.random((120, 3)) < 0.4
+        asked = (tuple(label for label, has in zip(FINDINGS, row) if has) for row in truth)
+        records = tuple(Record(Path(f"{index}.png"), "", labels, seed=index) for index, labels in enumerate(asked))
+        said = 1 / (1 + np.exp(skill * (1 - 2 * truth) - rng.normal(size=truth.shape)))
+        return Features(said.astype(np.float32), records, Said())
+
+    return draw(1, 2.0), draw(2, 2.0), [draw(3, 0.1)]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_kid_equals_a_double_loop(shape):
-    n, m, dims = min(shape[0], 40), min(shape[1], 35), shape[2]
-    real, fake = normal(n, dims, 1).astype(float), normal(m, dims, 2, 1.3).astype(float)
+def _histograms(name: str) -> tuple[Features, Features, list[Features]]:
+    def draw(seed, shift):
+        levels = np.random.default_rng(seed).normal(100 + shift, 20, size=(120, 500)).clip(0, 255).astype(int)
+        return Features(np.stack([np.bincount(row, minlength=256) / 500 for row in levels]).astype(np.float32))
 
-    def k(x, y):
-        return (float(x @ y) / dims + 1) ** 3
-
-    expected = (sum(k(real[i], real[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
-                + sum(k(fake[i], fake[j]) for i in range(m) for j in range(m) if i != j) / (m * (m - 1))
-                - 2 * sum(k(x, y) for x in real for y in fake) / (n * m))
-    assert kernel_distance(real, fake) == pytest.approx(expected, rel=1e-9)
-    score = make_metric("kid", groups=7).score(Features(real), Features(fake))
-    assert score.value == pytest.approx(expected, rel=1e-9)  # in blocks, the same figure
+    return draw(1, 0), draw(2, 0), [draw(3, 30), draw(4, -30)]
 
 
-def test_kid_without_a_group_is_kid_of_the_others():
-    from medtune.evaluation.interval import assign_groups
-    from medtune.evaluation.metrics.kid import KernelSums
+def _spectra(name: str) -> tuple[Features, Features, list[Features]]:
+    def draw(seed, slope):
+        return Features((np.random.default_rng(seed).normal(size=(120, 64)) - slope * np.arange(64)).astype(np.float32))
 
-    real, fake = normal(30, 8, 1).astype(float), normal(20, 8, 2).astype(float)
-    a, b = assign_groups([str(i) for i in range(30)], 5), assign_groups([str(i) for i in range(20)], 4)
-    sums = KernelSums.of(real, fake, a, b)
-    assert sums.distance(real_out=2) == pytest.approx(kernel_distance(real[a != 2], fake))
-    assert sums.distance(fake_out=3) == pytest.approx(kernel_distance(real, fake[b != 3]))
+    return draw(1, 0.5), draw(2, 0.5), [draw(3, 0.7), draw(4, 0.3)]
 
 
-def test_kid_is_unbiased():
-    """Over many small draws of one distribution the mean is 0, although the distance itself is never negative."""
-    rng = np.random.default_rng(0)
-    values = [kernel_distance(rng.normal(size=(12, 6)), rng.normal(size=(12, 6))) for _ in range(500)]
-    assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(len(values))
+def _pictures(folder: Path, seed: int, spread: float) -> Features:
+    """Twelve pictures of three captions, by how much they differ from one another."""
+    generator, records = torch.Generator().manual_seed(seed), []
+    for index in range(12):
+        coarse = 0.5 + spread * (torch.rand((1, 1, 12, 12), generator=generator) - 0.5)
+        path = folder / f"{seed}-{index}.png"
+        save_image(torch.nn.functional.interpolate(coarse, (176, 176), mode="bilinear")[0], path)
+        records.append(Record(path, f"caption {index % 3}", seed=index))
+    return Features(np.zeros((12, 2), np.float32), tuple(records), size=176)
 
 
-@pytest.mark.parametrize("shape", [(40, 64), (64, 64), (200, 16)])
-@pytest.mark.parametrize("order", [0.5, 1.0, 2.0])
-def test_vendi_equals_the_package(shape, order):
-    from vendi_score.vendi import score_dual
-
-    values = normal(*shape, 1).astype(float)
-    assert vendi_score(values, order) == pytest.approx(score_dual(values, q=order), rel=1e-6)
-
-
-def test_vendi_counts():
-    assert vendi_score(np.eye(12)) == pytest.approx(12)
-    assert vendi_score(np.repeat(np.eye(4), 5, axis=0)) == pytest.approx(4)
-    assert vendi_score(np.ones((9, 3))) == pytest.approx(1)
+def test_every_metric_has_a_space_that_there_is():
+    assert {METRICS[name].facts.space for name in METRICS} <= {CHOSEN, CAPTIONS, LABELS, *EXTRACTORS}
+    for space in {METRICS[name].facts.space for name in METRICS} - {CHOSEN, CAPTIONS, LABELS}:
+        assert EXTRACTORS[space].facts.needs == "nothing" and EXTRACTORS[space].missing() is None
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_identical_sets(name):
-    features = Features(normal(50, 64, 1))
-    score = make_metric(name).score(features, features)
-    if name == "frechet":
-        assert 0 <= score.value < 1e-9
-    if name == "kid":
-        assert score.value <= 0  # unbiased: the pairs of an image with itself are missing from one side only
-    assert score.low <= score.value <= score.high
-
-
-@pytest.mark.parametrize("name", METRICS)
-def test_the_direction_is_the_stated_one(name):
-    """Good images are other draws of the real distribution; collapsed ones repeat a few; broken ones lie elsewhere."""
-    everything = normal(240, 16, 1)
-    real, good = Features(everything[:120]), Features(everything[120:])
-    collapsed, broken = Features(np.repeat(everything[120:124], 30, axis=0)), Features(everything[120:] * 0.2 + 2)
+def test_the_direction_is_the_stated_one(name, arms):
+    """Good images are other draws of the real distribution; the worse ones are told from them by their intervals."""
+    real, good, worse = arms[name]
     metric = make_metric(name)
-    sign = 1 if metric.facts.direction == "lower" else -1
-    for worse in (collapsed, broken):
-        better_score, worse_score = metric.score(real, good), metric.score(real, worse)
-        assert sign * better_score.value < sign * worse_score.value
-        separated = better_score.high < worse_score.low if sign == 1 else better_score.low > worse_score.high
-        assert separated
+    better_score = metric.score(real, good)
+    assert better_score.low <= better_score.value <= better_score.high
+    for one in worse:
+        worse_score = metric.score(real, one)
+        first, second = (better_score, worse_score) if metric.facts.direction == "lower" else (worse_score, better_score)
+        assert first.value < second.value and first.high < second.low
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_figures_lie_within_the_stated_bounds(name, arms):
+    real, good, worse = arms[name]
+    facts = METRICS[name].facts
+    for fake in (real, good, *worse):
+        score = make_metric(name).score(real, fake)
+        for figure in (score.value, score.low, score.high):
+            assert (facts.low is None or figure >= facts.low) and (facts.high is None or figure <= facts.high)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_identical_sets(name, arms):
+    """As good as it gets: no distance, all within; of unbiased distances not even that, as only one side has pairs of the same."""
+    real, *_ = arms[name]
+    score = make_metric(name).score(real, real)
+    if name in ("frechet", "fjd", "intensity", "spectrum"):
+        assert 0 <= score.value < 1e-9 * np.square(real.values).sum()
+    if name in ("kid", "cmmd"):
+        assert score.value <= 0
+    if name in ("precision", "recall", "coverage"):
+        assert score.value == 1
+    assert score.low <= score.value <= score.high or score.value == pytest.approx(score.low, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_the_order_of_images_says_nothing(name, arms):
+    real, good, _ = arms[name]
+    if name in ("fd-infinity", "ms-ssim"):  # the one draws subsets; the other has pairs, here all of them
+        real, good = (features.pick(np.argsort(features.units(), kind="stable")) for features in (real, good))
+    mixed = [features.pick(np.random.default_rng(0).permutation(len(features))) for features in (real, good)]
+    tolerance = 1 if name == "fd-infinity" else 1e-6
+    assert make_metric(name).figure(*mixed) == pytest.approx(make_metric(name).figure(real, good), rel=tolerance, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_one_sided_metrics_look_at_the_generated_images_alone(name, arms):
+    """Those that look at the real ones give another figure for other real ones."""
+    real, good, worse = arms[name]
+    assert make_metric(name).figure(real, good) != make_metric(name).figure(worse[0], good)
 
 
 @pytest.mark.parametrize("name", METRICS)
 @pytest.mark.parametrize("count", [0, 1, 7])
-def test_too_few_images_are_a_reason(name, count):
-    score = make_metric(name).score(Features(normal(20, 4, 1)), Features(np.zeros((count, 4), np.float32)))
+def test_too_few_images_are_a_reason(name, count, arms):
+    real, good, _ = arms[name]
+    score = make_metric(name).score(real, good.pick(range(count)))
     assert score.value is score.low is score.high is None
     assert score.reason == f"{count} generated images; at least 8 are needed"
-    assert (score.n_real, score.n_fake) == (20, count)
+    assert (score.n_real, score.n_fake) == (len(real), count)
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_features_that_are_not_finite_are_a_reason(name):
-    broken = normal(20, 4, 1)
+def test_sets_of_different_size_have_a_figure(name, arms):
+    real, good, _ = arms[name]
+    score = make_metric(name).score(real, good.pick(range(2 * len(good) // 3)))
+    assert score.value is not None and np.isfinite(score.value)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_features_that_are_not_finite_are_a_reason(name, arms):
+    real, good, _ = arms[name]
+    broken = good.values.copy()
     broken[3, 1], broken[5, 0] = np.nan, np.inf
-    score = make_metric(name).score(Features(normal(20, 4, 2)), Features(broken))
-    assert score.value is None and "2 of 20 generated images" in score.reason
+    score = make_metric(name).score(real, dataclasses.replace(good, values=broken))
+    assert score.value is None and f"2 of {len(good)} generated images" in score.reason
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_features_of_two_spaces_are_refused(name):
-    with pytest.raises(DataError, match=r"64 dimensions.*32 dimensions"):
-        make_metric(name).score(Features(normal(20, 64, 1)), Features(normal(20, 32, 1)))
+@pytest.mark.parametrize("both", [False, True])
+def test_features_that_are_all_equal_have_a_figure_or_a_reason(name, both, arms):
+    """One image over and over, generated or on both sides: nothing breaks, nothing is made up."""
+    real, good, _ = arms[name]
+    alike = dataclasses.replace(good, values=np.repeat(good.values[:1], len(good), axis=0))
+    real = dataclasses.replace(real, values=np.repeat(good.values[:1], len(real), axis=0)) if both else real
+    score = make_metric(name).score(real, alike)
+    assert (score.value is None) == bool(score.reason)
+    facts = METRICS[name].facts
+    if both and score.value is not None and facts.uses_real:  # copies of what there is: a distance of 0, or all within
+        assert score.value == pytest.approx(0, abs=1e-5) if facts.direction == "lower" else score.value >= 1
+    if name == "vendi":
+        assert score.value == pytest.approx(1)
+    if not both and name in ("recall", "coverage"):
+        assert score.value < 0.1
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_no_interval_when_none_is_wanted_or_can_be_had(name):
-    real, fake = Features(normal(20, 4, 1)), Features(normal(20, 4, 2))
+def test_features_that_are_all_zero_have_a_figure_or_a_reason(name, arms):
+    real, good, _ = arms[name]
+    real, good = (dataclasses.replace(features, values=np.zeros_like(features.values)) for features in (real, good))
+    score = make_metric(name).score(real, good)
+    assert (score.value is None) == bool(score.reason)
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_a_feature_that_is_constant_changes_no_kind_of_figure(name, arms):
+    real, good, _ = arms[name]
+    real, good = (dataclasses.replace(features, values=np.pad(features.values, ((0, 0), (0, 1)), constant_values=0.5),
+                                      texts=None if features.texts is None else np.pad(features.texts, ((0, 0), (0, 1))))
+                  for features in (real, good))
+    score = make_metric(name).score(real, good)
+    assert score.value is not None and np.isfinite([score.value, score.low, score.high]).all()
+
+
+@pytest.mark.parametrize("name", ANY_SPACE)
+def test_fewer_images_than_dimensions_have_a_figure_or_a_reason(name):
+    rng = np.random.default_rng(0)
+    score = make_metric(name).score(*(Features(rng.normal(size=(20, 200)).astype(np.float32)) for _ in range(2)))
+    assert (score.value is None) == (name == "fd-infinity") == bool(score.reason)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_features_of_two_spaces_are_refused(name, arms):
+    real, good, _ = arms[name]
+    with pytest.raises(DataError, match="dimensions"):
+        make_metric(name).score(real, dataclasses.replace(good, values=good.values[:, :-1]))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_no_interval_when_none_is_wanted_or_can_be_had(name, arms):
+    real, good, _ = arms[name]
     for metric in (make_metric(name, groups=0), make_metric(name, groups=3)):
-        score = metric.score(real, fake)
+        score = metric.score(real, good)
         assert score.value is not None and score.low is None and score.high is None
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_figures_without_a_group_are_figures_of_the_others(name, arms):
+    """However a metric makes them, they are those of the sets that are left."""
+    real, good, _ = arms[name]
+    metric, groups = make_metric(name), [np.arange(len(features)) % 4 for features in (real, good)]
+    without_real, without_fake = metric.without(real, good, *groups)
+    expected = [metric.figure(real, good.pick(np.flatnonzero(groups[1] != group))) for group in range(4)]
+    assert without_fake == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert len(without_real) == (4 if metric.facts.uses_real else 0)
+    if without_real:
+        assert without_real[1] == pytest.approx(metric.figure(real.pick(np.flatnonzero(groups[0] != 1)), good), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_weights_of_one_and_zero_are_sets(name, arms):
+    real, good, _ = arms[name]
+    metric = make_metric(name)
+    figure = metric.weighted(real, good)
+    if figure is None:  # it has no meaning with images that count twice
+        assert name in ("frechet", "fd-infinity", "fjd", "vendi", "precision", "recall", "density", "coverage")
+        return
+    half = np.arange(len(good)) // 8 % 2 == 0
+    weights = np.ones((2, len(real))), np.stack([np.ones(len(good)), half]).astype(float)
+    expected = [metric.figure(real, good), metric.figure(real, good.pick(np.flatnonzero(half)))]
+    assert figure(*weights) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_facts_are_complete(name):
     kind = METRICS[name]
     assert issubclass(kind, Metric) and kind.name == name
-    assert kind.facts.direction in ("lower", "higher") and kind.facts.title and kind.facts.says and kind.facts.paper
-
-
-def test_zero_features_are_a_reason_for_vendi():
-    values = normal(20, 4, 1)
-    values[2] = 0
-    score = make_metric("vendi").score(Features(values), Features(values))
-    assert score.value is None and "1 images" in score.reason
+    assert kind.facts.direction in ("lower", "higher") and kind.facts.title and kind.facts.says
+    assert any(character.isdigit() for character in kind.facts.paper)  # its year
 
 
 def test_unknown_names_and_options_are_refused():
