@@ -119,12 +119,18 @@ def load_classifier(folder: str | Path) -> Classifier:
     return model.eval().requires_grad_(False)
 
 
+def check_network(name: str) -> None:
+    """ConfigError unless timm has a network of that name."""
+    import timm
+
+    if name not in timm.list_models():
+        raise ConfigError(f"timm has no network {name!r}{near(name, timm.list_models())}; timm.list_models() lists what there is")
+
+
 def _build(options: ClassifierOptions, count: int) -> nn.Module:
     import timm
 
-    if options.network not in timm.list_models():
-        raise ConfigError(f"timm has no network {options.network!r}{near(options.network, timm.list_models())}; "
-                          "timm.list_models() lists what there is")
+    check_network(options.network)
     return timm.create_model(options.network, pretrained=False, in_chans=3 if options.colour else 1, num_classes=count)
 
 
@@ -174,7 +180,7 @@ def _fit(model: Classifier, pictures: _Pictures, options: ClassifierOptions, on_
         while len(order) < options.batch:
             order += torch.randperm(len(pictures.records)).tolist()
         indices, order = order[:options.batch], order[options.batch:]
-        loss = functional.binary_cross_entropy_with_logits(model(_vary(pictures(indices), options.mirror)), pictures.targets[indices])
+        loss = functional.binary_cross_entropy_with_logits(model(vary(pictures(indices), options.mirror)), pictures.targets[indices])
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -185,8 +191,8 @@ def _fit(model: Classifier, pictures: _Pictures, options: ClassifierOptions, on_
     model.eval()
 
 
-def _vary(inputs: Tensor, mirror: bool) -> Tensor:
-    """Shifted, mirrored, and of another contrast and brightness."""
+def vary(inputs: Tensor, mirror: bool) -> Tensor:
+    """Inputs (N, C, H, W) around zero, shifted, mirrored, and of another contrast and brightness."""
     most = inputs.shape[-1] // 20
     shift = torch.randint(-most, most + 1, (2,)).tolist()
     inputs = torch.roll(inputs, shift, (2, 3))
