@@ -6,6 +6,7 @@ CASES is `all`, or `one` for each method's default settings and those that train
 
 # ruff: noqa: E402, I001
 
+import gc
 import json
 import os
 import sys
@@ -119,7 +120,8 @@ def load(kind, path, models):
 FOLDERS = {"adapter": folder / "output" / "loras", "vae": folder / "models" / "vae", "embedding": folder / "models" / "embeddings"}
 
 
-def adapter_errors(name, options, models, given):
+def trained(name, options, given):
+    """The library's outputs before and after a training, the prompts' ending, and the files by kind; nothing else is kept of it."""
     generator, method, base = torch.Generator().manual_seed(5), METHODS[name](METHODS[name].Config(**options)), load_base(base_file)
     words = "".join(f", embedding:{word}" for word in method.words())
     with torch.no_grad():
@@ -127,16 +129,28 @@ def adapter_errors(name, options, models, given):
     before = library_outputs(base, "", given)
     perturbed(base, method, generator)
     after = library_outputs(base, words, given)
-    for kind, tensors in method.products(base).items():
-        stem = next(iter(method.words()), "-".join([name, *map(str, options.values())]))
-        path = write_adapter(FOLDERS[kind] / f"{stem}.safetensors", tensors, {"medtune.method": name})
+    stem = next(iter(method.words()), "-".join([name, *map(str, options.values())]))
+    files = {kind: write_adapter(FOLDERS[kind] / f"{stem}.safetensors", tensors, {"medtune.method": name})
+             for kind, tensors in method.products(base).items()}
+    return before, after, words, given, files
+
+
+def adapter_errors(name, options, models, given):
+    before, after, words, given, files = trained(name, options, given)
+    gc.collect()
+    for kind, path in files.items():
         models = load(kind, path, models)
     loaded = comfy_outputs(*models, words, given)
+    if chosen == "one":
+        for path in files.values():
+            path.unlink()  # with checkpoints of true sizes all of them would fill a disk
     changed = [part for part in after if error(before[part], after[part]) > 1e-6]
-    return {"parts": changed, "output": max(error(after[part], loaded[part]) for part in after),
-            "change": max(error(after[part] - before[part], loaded[part] - before[part]) for part in changed),
-            "effect": max(error(before[part], after[part]) for part in changed),
-            "plain": plain_error(models[0], models[1], after["unet"], given)}
+    found = {"parts": changed, "output": max(error(after[part], loaded[part]) for part in after),
+             "change": max(error(after[part] - before[part], loaded[part] - before[part]) for part in changed),
+             "effect": max(error(before[part], after[part]) for part in changed)}
+    if chosen == "all" and not options:
+        found["plain"] = plain_error(models[0], models[1], after["unet"], given)
+    return found
 
 
 def plain_error(model, clip, after, given):
@@ -163,6 +177,7 @@ def main():
             label = name + (f" {options}" if options else "")
             found["adapters"][label] = adapter_errors(name, options, (model, clip, vae), (latents, times))
             print(label, found["adapters"][label], flush=True)  # with checkpoints of true sizes it takes hours
+            gc.collect()
     (folder / "agreement.json").write_text(json.dumps(found, indent=1))
 
 
