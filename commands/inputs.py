@@ -84,6 +84,7 @@ def add_scoring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric-option", action="append", default=[], metavar="METRIC.NAME=VALUE",
                         help="option of a metric, or, without METRIC, of all: least, groups, interval, repeats")
     parser.add_argument("--per-class", action="store_true", help="figures for each label, and their mean, too")
+    parser.add_argument("--equal", action="store_true", help="as many real as generated images, drawn from the larger set")
 
 
 def extractor(arguments: argparse.Namespace):
@@ -108,7 +109,8 @@ def score(arguments: argparse.Namespace, real: list, fake: Path, features):
     metrics = select_metrics(arguments.metrics, arguments.metric_option)
     captions = _prepared(arguments.captions, arguments.captions_set, None) if arguments.captions else None
     return evaluate(real, read_records(fake), features, metrics, captions=captions, labels=_labeller(arguments),
-                    per_class=arguments.per_class, cache=cache_folder() / "features", on_progress=counter("features"))
+                    per_class=arguments.per_class, equal=arguments.equal, cache=cache_folder() / "features",
+                    on_progress=counter("features"))
 
 
 def _labeller(arguments: argparse.Namespace):

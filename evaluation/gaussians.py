@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .moments import Moments
+
 
 def frechet_distance(real: np.ndarray, fake: np.ndarray) -> float:
     """The squared Frechet distance of (N, D) and (M, D) features, N and M at least 2, at least 0; in the features' units squared."""
@@ -20,6 +22,13 @@ def frechet_distance(real: np.ndarray, fake: np.ndarray) -> float:
     else:
         overlap = _trace_of_root(x.T @ x, y.T @ y)
     return max(0.0, float(shift @ shift + (x * x).sum() + (y * y).sum() - 2 * overlap))
+
+
+def frechet_of_moments(real: Moments, fake: Moments) -> float:
+    """The same from moments of at least two features each."""
+    shift = real.mean - fake.mean
+    first, second = real.covariance, fake.covariance
+    return max(0.0, float(shift @ shift + np.trace(first) + np.trace(second) - 2 * _trace_of_root(first, second)))
 
 
 def _trace_of_root(first: np.ndarray, second: np.ndarray) -> float:

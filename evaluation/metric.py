@@ -20,6 +20,7 @@ from ..registry import Registry
 from .bootstrap import bootstrap
 from .features import Features
 from .interval import FEWEST_GROUPS, Groups, interval
+from .moments import Moments
 
 METRICS: Registry[type[Metric]] = Registry("metric", __package__ + ".metrics")
 
@@ -52,6 +53,12 @@ class MetricFacts:
     space: str = CHOSEN
     low: float | None = None
     high: float | None = None
+
+    def cut(self, bound: float | None) -> float | None:
+        """The end of an interval, cut to what the figure can be."""
+        if bound is None or (self.low is None and self.high is None):
+            return bound
+        return float(np.clip(bound, self.low, self.high))
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,10 @@ class Metric(ABC):
         parts = ([index for index, record in enumerate(features.records) if label in record.labels] for features in (real, fake))
         return self, *(features.pick(part) for features, part in zip((real, fake), parts))
 
+    def of_moments(self, real: Moments, fake: Moments) -> float | None:
+        """The figure from moments alone, for sets too large to keep their features; None for a metric that needs the features."""
+        return None
+
     def score(self, real: Features, fake: Features, label: str | None = None) -> Score:
         """The figure with everything that belongs to it; null with the reason where it cannot be had.
 
@@ -166,7 +177,7 @@ class Metric(ABC):
         else:
             bounds = bootstrap(weighted, real.units(), fake.units(), repeats=self.config.repeats, kind=kind, value=score.value,
                                without=without)
-        low, high = (_cut(bound, self.facts) for bound in bounds)
+        low, high = (self.facts.cut(bound) for bound in bounds)
         return replace(score, low=low, high=high, interval=kind if low is not None else "")
 
     def obstacle(self, real: Features, fake: Features) -> str | None:
@@ -185,12 +196,6 @@ class Metric(ABC):
 def _parts(features: Features, groups: np.ndarray) -> list[Features]:
     """The features without each group."""
     return [features.pick(np.flatnonzero(groups != group)) for group in range(groups.max() + 1)]
-
-
-def _cut(bound: float | None, facts: MetricFacts) -> float | None:
-    if bound is None:
-        return None
-    return float(np.clip(bound, facts.low, facts.high)) if facts.low is not None or facts.high is not None else float(bound)
 
 
 def check_pair(real: Features, fake: Features) -> None:

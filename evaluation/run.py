@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from .. import config
 from ..data.record import Record
 from ..errors import DataError
 from ..files import write_json
@@ -24,7 +27,10 @@ FEW = 50  # images below which a figure says little
 
 @dataclass(frozen=True)
 class Scores:
-    """The figures of one set of generated images against one set of real ones."""
+    """The figures of one set of generated images against one set of real ones.
+
+    ``settings`` say how they were made: how images were read, the options of each metric and the extractor of each feature space.
+    """
 
     scores: tuple[Score, ...]
     n_real: int
@@ -32,6 +38,7 @@ class Scores:
     extractor: dict[str, Any]
     notices: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def find(self, metric: str, label: str | None = None) -> Score | None:
         """The figure of a metric, of one class or of all images together."""
@@ -46,7 +53,7 @@ class Scores:
         """Scores from ``to_json``'s values; DataError when they are something else."""
         try:
             return cls(tuple(map(Score.from_json, values["scores"])), values["n_real"], values["n_fake"], values["extractor"],
-                       tuple(values["notices"]), values["versions"])
+                       tuple(values["notices"]), values["versions"], values.get("settings", {}))
         except (KeyError, TypeError) as error:
             raise DataError(f"these are no scores of medtune evaluate ({error!r}); evaluate again") from error
 
@@ -65,21 +72,22 @@ class Scores:
 
 def evaluate(real: Sequence[Record], fake: Sequence[Record], extractor: Extractor, metrics: Sequence[str | Metric] | None = None, *,
              captions: Extractor | None = None, labels: Labeller | None = None, cache: str | Path | None = None,
-             per_class: bool = False, size: int = 512, fit: str = "crop", batch: int = 16,
+             per_class: bool = False, equal: bool = False, size: int = 512, fit: str = "crop", batch: int = 16,
              on_progress: Callable[[int, int], None] | None = None) -> Scores:
     """Score generated against real records.
 
     ``metrics`` are names or metrics with options, the standard ones by default. ``captions`` is an extractor that reads text and
     ``labels`` one that tells findings, for the metrics that need such; without them the extractor itself serves where it can.
-    ``per_class`` adds the figures of each label and their mean; ``size`` and ``fit`` say how images of both kinds are read.
+    ``per_class`` adds the figures of each label and their mean; ``equal`` compares as many real as generated images, drawn from the
+    larger set, as a whole and in each class; ``size`` and ``fit`` say how images of both kinds are read.
     ``on_progress(done, total)`` counts images, once for each feature space.
     """
     read = {"cache": cache, "size": size, "fit": fit, "batch": batch}
     chosen = [make_metric(metric) if isinstance(metric, str) else metric for metric in (metrics if metrics is not None else STANDARD)]
-    return score(Spaces(real, fake, extractor, captions, labels, read, on_progress), chosen, per_class)
+    return score(Spaces(real, fake, extractor, captions, labels, read, on_progress), chosen, per_class=per_class, equal=equal)
 
 
-def score(spaces: Spaces, metrics: Sequence[Metric], per_class: bool = False) -> Scores:
+def score(spaces: Spaces, metrics: Sequence[Metric], *, per_class: bool = False, equal: bool = False) -> Scores:
     """The metrics, each in its own feature space; null with the reason where the space cannot be had."""
     real, fake = spaces.find(CHOSEN)
     check_pair(real, fake)
@@ -89,16 +97,35 @@ def score(spaces: Spaces, metrics: Sequence[Metric], per_class: bool = False) ->
         if isinstance(found, str):
             scores.append(Score(metric.name, None, None, None, len(real), len(fake), metric.facts.direction, found, ""))
         else:
-            scores += score_classes(metric, *found) if per_class else [metric.score(*found)]
+            scores += score_classes(metric, *found, equal) if per_class else [metric.score(*_numbers(*found, equal))]
     about = fake.extractor.about() if fake.extractor is not None else {}
-    return Scores(tuple(scores), len(real), len(fake), about, tuple(_notices(real, fake)), versions())
+    real, fake = _numbers(real, fake, equal)
+    return Scores(tuple(scores), len(real), len(fake), about, tuple(_notices(real, fake)), versions(),
+                  _settings(spaces, metrics, equal))
 
 
-def score_classes(metric: Metric, real: Features, fake: Features) -> list[Score]:
+def _settings(spaces: Spaces, metrics: Sequence[Metric], equal: bool) -> dict[str, Any]:
+    """How the figures were made, as JSON values."""
+    of_space = {space: pair[1] for space, pair in spaces.known.items()}
+    return {"size": of_space[CHOSEN].size, "fit": of_space[CHOSEN].fit, "equal": equal,
+            "metrics": {metric.name: {"space": metric.facts.space, "options": config.to_json(metric.config)} for metric in metrics},
+            "extractors": {space: fake.extractor.about() for space, fake in of_space.items() if fake.extractor is not None}}
+
+
+def score_classes(metric: Metric, real: Features, fake: Features, equal: bool = False) -> list[Score]:
     """The figure of all images, of each label's, and the mean over the labels."""
     parts = [(label, *metric.of_label(real, fake, label)) for label in _classes(real, fake)]
-    return [metric.score(real, fake), *(of_label.score(a, b, label) for label, of_label, a, b in parts),
-            *([Macro(metric).score(real, fake, MACRO)] if parts else [])]
+    return [metric.score(*_numbers(real, fake, equal)),
+            *(of_label.score(*_numbers(a, b, equal), label) for label, of_label, a, b in parts),
+            *([Macro(metric).score(*_numbers(real, fake, equal), MACRO)] if parts else [])]
+
+
+def _numbers(real: Features, fake: Features, equal: bool) -> tuple[Features, Features]:
+    """As they are or, for ``equal``, as many of each; which ones depends on nothing but their number."""
+    if not equal:
+        return real, fake
+    count = min(len(real), len(fake))
+    return tuple(one.pick(np.sort(np.random.default_rng(0).permutation(len(one))[:count])) for one in (real, fake))
 
 
 def versions() -> dict[str, str]:

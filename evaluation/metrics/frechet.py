@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..features import Features
-from ..gaussians import frechet_distance
+from ..gaussians import frechet_distance, frechet_of_moments
 from ..metric import METRICS, Metric, MetricFacts
+from ..moments import Moments
 
 
 @METRICS.register("frechet")
@@ -24,3 +25,6 @@ class Frechet(Metric):
 
     def figure(self, real: Features, fake: Features) -> float:
         return frechet_distance(real.values.astype(np.float64), fake.values.astype(np.float64))
+
+    def of_moments(self, real: Moments, fake: Moments) -> float:
+        return frechet_of_moments(real, fake)

@@ -14,7 +14,8 @@ import numpy as np
 from ...config import option
 from ..cosine import directions
 from ..features import Features
-from ..metric import METRICS, Metric, MetricConfig, MetricFacts
+from ..metric import METRICS, Metric, MetricConfig, MetricFacts, Undefined
+from ..moments import Moments
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Vendi(Metric):
 
     def figure(self, real: Features, fake: Features) -> float:
         return _score(directions(fake.values), self._order)
+
+    def of_moments(self, real: Moments, fake: Moments) -> float:
+        if fake.empty:
+            raise Undefined(f"the features of {fake.empty} images are all zero, which have no direction to compare")
+        return _score_of_gram(fake.cosine / fake.n, self._order)
 
     @property
     def _order(self) -> float:
