@@ -31,6 +31,7 @@ PACKAGES = {  # distribution: (module, what it is for)
     "timm": ("timm", "classifiers and their features"),
     "open_clip_torch": ("open_clip", "the tokenizer's vocabulary, prompt alignment"),
     "vendi-score": ("vendi_score", "Vendi score"),
+    "clean-fid": ("cleanfid", "the resize and the blocks of Inception"),
     "pydicom": ("pydicom", "DICOM images"),
     "tensorboard": ("tensorboard", "the training log"),
 }
@@ -206,8 +207,8 @@ def _extractors() -> list[Finding]:
         entries = EXTRACTORS.items()
     except (ImportError, OSError, RuntimeError) as error:
         return [Finding("extractors", "bad", f"cannot be imported: {error}", "mend the packages above")]
-    return [Finding(f"extractor {name}", "ok" if not (missing := entry.missing()) else "note",
-                    f"{entry.facts.title}: {missing or 'ready'}") for name, entry in entries]
+    return [Finding(f"extractor {name}", "note", f"{entry.facts.title}: not ready", missing) if (missing := entry.missing())
+            else Finding(f"extractor {name}", "ok", f"{entry.facts.title}: ready") for name, entry in entries]
 
 
 def add_arguments(parser) -> None:

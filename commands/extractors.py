@@ -10,8 +10,12 @@ def add_arguments(parser) -> None:
 
 
 def run(arguments) -> None:
-    """Print the list."""
+    """Print the list; below it, what to put where for those that are not ready."""
     from ..evaluation.extractor import EXTRACTORS
 
-    plugins(arguments, [((name, entry.facts.title, entry.missing() or "ready"), entry) for name, entry in EXTRACTORS.items()],
-            ("extractor", "title", "state"))
+    entries = EXTRACTORS.items()
+    missing = {name: entry.missing() for name, entry in entries}
+    said = {name: (found if arguments.json else "not ready") if found else "ready" for name, found in missing.items()}
+    plugins(arguments, [((name, entry.facts.title, said[name]), entry) for name, entry in entries], ("extractor", "title", "state"))
+    if not arguments.json:
+        print("".join(f"\n{name} is not ready: {found}" for name, found in missing.items() if found))
