@@ -1,106 +1,72 @@
-"""Arms with their scores -> scores.json, scores.csv and one self-contained page, report.html."""
+"""Arms with their scores -> scores.json, scores.csv, differences.csv, tables.tex and one self-contained page, report.html."""
 
 from __future__ import annotations
 
 import csv
 import datetime
 import io
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..data.image_set import ImageSet
 from ..data.record import Record
 from ..errors import DataError
 from ..files import write_json, write_text
-from .comparison import standings
-from .metric import Score
-from .page import render
-from .run import Scores
+from .arm import Arm, read_losses
+from .latex import latex
+from .limits import limits
+from .page import Contents, render
+from .prose import methods
+from .score_table import COLUMNS, comparisons, rows
 
-COLUMNS = ("arm", "metric", "label", "value", "low", "high", "direction", "standing", "n_real", "n_fake", "reason", "extractor")
+if TYPE_CHECKING:
+    from .downstream import Downstream
 
+__all__ = ["Arm", "read_losses", "rows", "write_report"]
 
-@dataclass(frozen=True)
-class Arm:
-    """One set of generated images: what it scored, its records, what made it, and the losses of the training behind it.
-
-    ``made_by`` is the image set's ``medtune.json``. A ``reference`` arm (real images against real images) shows what could be
-    reached; it takes no part in the comparison.
-    """
-
-    name: str
-    scores: Scores
-    records: Sequence[Record] = ()
-    made_by: dict[str, Any] = field(default_factory=dict)
-    losses: Sequence[float] = ()
-    reference: bool = False
-
-    @classmethod
-    def of(cls, name: str, folder: str | Path, scores: Scores, losses: Sequence[float] | None = None) -> Arm:
-        """The arm of an image set; its losses are read from the file that the adapter's entry ``losses`` names, if it is there."""
-        image_set = ImageSet(folder)
-        made_by = image_set.read_info()
-        path = (made_by.get("adapter") or {}).get("losses")
-        if losses is None:
-            losses = read_losses(path) if path and Path(path).is_file() else ()
-        return cls(name, scores, tuple(image_set.records), made_by, tuple(losses))
-
-    @property
-    def tuned(self) -> bool:
-        """Whether an adapter made the images."""
-        return bool(self.made_by.get("adapter"))
+PAIR_COLUMNS = ("metric", "label", "first", "second", "difference", "low", "high", "p", "p_holm", "holds", "detectable")
 
 
 def write_report(out: str | Path, arms: Sequence[Arm], real: Sequence[Record], *, title: str = "MedTune report",
-                 notices: Sequence[str] = (), columns: int = 8) -> Path:
-    """Write scores.json, scores.csv and report.html into a folder; the path of the page.
+                 notices: Sequence[str] = (), columns: int = 8, downstream: Downstream | None = None) -> Path:
+    """Write a report's files into a folder; the path of the page.
 
     ``real`` are the held-out images that the arms were scored against; ``notices`` stand at the top of the page; ``columns`` is
-    how many images a row of the picture grid has.
+    how many images a row of the picture grid has; ``downstream`` is a study of classifiers to show besides.
     """
     _check(arms)
-    out = Path(out)
-    notices = list(dict.fromkeys([*notices, *_notices(arms)]))
-    table = rows(arms)
-    created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    kept = [{"name": arm.name, "reference": arm.reference, "made_by": arm.made_by, "steps": len(arm.losses), **arm.scores.to_json()}
-            for arm in arms]
-    write_json(out / "scores.json", {"title": title, "created": created, "notices": notices, "scores": table, "arms": kept})
-    write_text(out / "scores.csv", _csv(table))
-    write_text(out / "report.html", render(arms, real, table, title=title, created=created, notices=notices, columns=columns))
+    contents = _contents(arms, real, title=title, notices=notices, columns=columns, downstream=downstream)
+    out, pairs = Path(out), _pairs(contents)
+    write_json(out / "scores.json", _json(contents, pairs))
+    write_text(out / "scores.csv", _csv(contents.table, COLUMNS))
+    write_text(out / "differences.csv", _csv(pairs, PAIR_COLUMNS))
+    write_text(out / "tables.tex", latex(contents.tables(), title, contents.methods, contents.limits))
+    write_text(out / "report.html", render(contents))
     return out / "report.html"
 
 
-def rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """Every figure of every arm as one row, with its standing among the arms."""
-    made = []
-    for metric, label in dict.fromkeys((score.metric, score.label) for arm in arms for score in arm.scores.scores):
-        scores = {arm.name: arm.scores.find(metric, label) for arm in arms}
-        rivals = [arm.name for arm in arms if not arm.reference]
-        told = dict(zip(rivals, standings([scores[name] for name in rivals])))
-        made += [_row(arm.name, scores[arm.name], told.get(arm.name, "reference")) for arm in arms if scores[arm.name] is not None]
-    return made
+def _contents(arms: Sequence[Arm], real: Sequence[Record], *, notices: Sequence[str], downstream: Downstream | None,
+              **others: Any) -> Contents:
+    notices = list(dict.fromkeys([*notices, *_notices(arms)]))
+    compared = comparisons(arms)
+    return Contents(created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), arms=arms, real=real,
+                    table=rows(arms), compared=compared, notices=notices, methods=methods(arms, downstream),
+                    limits=limits(arms, real, compared, notices, downstream), downstream=downstream, **others)
 
 
-def _row(name: str, score: Score, standing: str) -> dict[str, Any]:
-    return {"arm": name, **{key: getattr(score, key) for key in COLUMNS if hasattr(score, key)}, "standing": standing}
+def _pairs(contents: Contents) -> list[dict[str, Any]]:
+    """The difference of every two arms at every metric and label as one row."""
+    names = [arm.name for arm in contents.arms if not arm.reference]
+    return [{"metric": metric, "label": label, **contrast.to_json(names)}
+            for (metric, label), comparison in contents.compared.items() for contrast in comparison.contrasts]
 
 
-def read_losses(path: str | Path) -> list[float]:
-    """The losses of a run, in the order of their steps, from its losses.jsonl; a last line torn by a kill is left out."""
-    found = []
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(float(json.loads(line)["loss"]))
-        except (ValueError, KeyError, TypeError) as error:
-            if number < len(lines):
-                raise DataError(f"{path}: line {number} holds no loss: {line[:60]!r}; it must look like "
-                                '{"step": 1, "loss": 0.1}') from error
-    return found
+def _json(contents: Contents, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    kept = [{"name": arm.name, "reference": arm.reference, "made_by": arm.made_by, "steps": len(arm.losses), **arm.scores.to_json(),
+             **({"privacy": dict(arm.privacy)} if arm.privacy else {})} for arm in contents.arms]
+    return {"title": contents.title, "created": contents.created, "notices": list(contents.notices), "methods": list(contents.methods),
+            "limits": list(contents.limits), "scores": list(contents.table), "differences": list(pairs), "arms": kept,
+            **({"downstream": contents.downstream.to_json()} if contents.downstream else {})}
 
 
 def _check(arms: Sequence[Arm]) -> None:
@@ -122,9 +88,9 @@ def _notices(arms: Sequence[Arm]) -> list[str]:
     return [notice for notice in said if notice]
 
 
-def _csv(table: Sequence[dict[str, Any]]) -> str:
+def _csv(table: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
     return text.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from html.parser import HTMLParser
 
@@ -11,10 +12,9 @@ import pytest
 import torch
 from medtune.data.image_set import ImageSet
 from medtune.errors import DataError
-from medtune.evaluation.comparison import standings
 from medtune.evaluation.metric import Score
-from medtune.evaluation.page import figure, picture_grid
-from medtune.evaluation.plot import loss_curve, smooth, span
+from medtune.evaluation.number import figure
+from medtune.evaluation.picture_grid import picture_grid
 from medtune.evaluation.report import Arm, read_losses, write_report
 from medtune.evaluation.run import Scores
 
@@ -25,13 +25,14 @@ EXTRACTOR = {"id": "in-domain-x-1234", "name": "in-domain", "title": "In-domain 
 
 def score(value, low=None, high=None, metric="frechet", direction="lower", **others):
     facts = {"n_real": 20, "n_fake": 20, "reason": None if value is not None else "3 generated images; at least 8 are needed",
-             "extractor": "in-domain-x-1234", **others}
-    return Score(metric, value, low, high, direction=direction, **facts)
+             "extractor": "in-domain-x-1234", "interval": "jackknife" if low is not None else "", **others}
+    without = tuple(value + 0.05 * math.sin(i) for i in range(16)) if low is not None else ()
+    return Score(metric, value, low, high, direction=direction, without_fake=without, fake_key="same", **facts)
 
 
-def scores(value, *more):
-    return Scores((score(value, value - 5, value + 5), score(None, metric="vendi", direction="higher"), *more), 20, 20, EXTRACTOR,
-                  ("few images",), {"torch": "2.11"})
+def scores(value, *more, diversity=None):
+    vendi = score(diversity, metric="vendi", direction="higher", **({"low": 1.0, "high": 9.0} if diversity else {}))
+    return Scores((score(value, value - 5, value + 5), vendi, *more), 20, 20, EXTRACTOR, ("few images",), {"torch": "2.11"})
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,9 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def arms(folders):
-    by_class = score(7.0, 5.0, 9.0, label="Nodule")
-    return [Arm.of("untuned", folders / "untuned", scores(100.0)), Arm.of("LoRA, rank 8", folders / "tuned", scores(40.0, by_class)),
+    of_class = [score(7.0, 5.0, 9.0, label="Nodule"), score(3.0, 1.0, 5.0, label="Nodule")]
+    return [Arm.of("untuned", folders / "untuned", scores(100.0, of_class[0])),
+            Arm.of("LoRA, rank 8", folders / "tuned", scores(40.0, of_class[1], diversity=4.0)),
             Arm("real", scores(10.0), reference=True)]
 
 
@@ -87,9 +89,11 @@ def test_the_page_is_whole_and_fetches_nothing(written):
     page, _ = written
     links = Links(page)
     assert not links.open and len(links.fetched) > 5
-    assert all(link.startswith("data:") for link in links.fetched)
+    assert all(link.startswith(("data:", "#")) for link in links.fetched)
+    assert {link[1:] for link in links.fetched if link.startswith("#")} <= set(re.findall(r'id="([^"]*)"', page))
     style = re.search(r"<style>(.*?)</style>", page, re.S)[1]
     assert "url(" not in style and "@import" not in style and "fetch(" not in page and "XMLHttpRequest" not in page
+    assert "http" not in re.sub(r"data:image/jpeg;base64,[^\"]*", "", page)
 
 
 def test_text_from_outside_is_shown_not_run(written):
@@ -108,20 +112,26 @@ def test_figures_intervals_counts_reasons_and_directions_are_shown(written):
 
 def test_the_best_is_marked_in_the_page(written):
     page, _ = written
-    assert len(re.findall(r'<span class="tag best">best</span>', page)) == 2  # the legend's and LoRA's
+    assert len(re.findall(r'<span class="tag best">best</span>', page)) == 3  # the legend's, LoRA's, and LoRA's of the class
     assert "LoRA, rank 8 is best, 40.0 (35.0 to 45.0)." in page
+    assert "untuned less LoRA, rank 8" in page and "p &lt; 0.001" in page and '<span class="tag best">holds</span>' in page
 
 
 def test_csv_and_json_hold_every_figure(written):
     _, out = written
     with open(out / "scores.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 7
+    assert len(rows) == 8
     lora = next(row for row in rows if row["arm"] == "LoRA, rank 8" and row["metric"] == "frechet" and not row["label"])
     assert (float(lora["value"]), float(lora["low"]), lora["standing"], lora["n_fake"]) == (40.0, 35.0, "best", "20")
+    assert (lora["rank"], lora["rank_low"], lora["rank_high"], lora["p_best"]) == ("1", "1", "1", "")
     assert next(row for row in rows if row["metric"] == "vendi")["reason"].startswith("3 generated")
+    with open(out / "differences.csv", newline="", encoding="utf-8") as file:
+        differences = list(csv.DictReader(file))
+    assert [(row["first"], row["second"], row["holds"]) for row in differences] == [("untuned", "LoRA, rank 8", "True")] * 2
+    assert float(differences[0]["difference"]) == 60.0 and float(differences[0]["p_holm"]) < 0.001
     kept = json.loads((out / "scores.json").read_text())
-    assert [arm["name"] for arm in kept["arms"]] == ["untuned", "LoRA, rank 8", "real"] and len(kept["scores"]) == 7
+    assert [arm["name"] for arm in kept["arms"]] == ["untuned", "LoRA, rank 8", "real"] and len(kept["scores"]) == 8
     assert kept["arms"][1]["made_by"]["adapter"]["config"] == {"rank": 8}
     assert Scores.from_json({key: kept["arms"][1][key] for key in ("scores", "n_real", "n_fake", "extractor", "notices", "versions")})
 
@@ -134,29 +144,6 @@ def test_pictures_share_prompt_and_seed(folders, arms):
     assert real[0]["alt"] == "real Nodule" and real[1]["alt"] == "real No Finding"
     assert real[2] is None and tuned[2] is None  # no real image of that finding; not drawn
     assert untuned[2] is not None and all(cell["url"].startswith("data:image/jpeg") for cell in untuned)
-
-
-@pytest.mark.parametrize("values, expected", [
-    ([(10, 8, 12), (20, 18, 22), (15, 13, 17)], ["best", "", ""]),
-    ([(10, 8, 14), (20, 18, 22), (15, 13, 17)], ["not separated", "", "not separated"]),
-    ([(10, None, None), (20, None, None)], ["", ""]),
-    ([(10, 8, 12)], [""]),
-    ([(10, 8, 12), (None, None, None)], ["", ""]),
-    ([(10, 8, 12), (None, None, None), (20, 18, 22)], ["best", "", ""]),
-])
-def test_the_best_is_named_only_where_intervals_tell(values, expected):
-    assert standings([score(*value) for value in values]) == expected
-
-
-def test_higher_is_better_the_other_way_round():
-    assert standings([score(*value, metric="vendi", direction="higher") for value in [(10, 8, 12), (20, 18, 22)]]) == ["", "best"]
-
-
-def test_unequal_numbers_are_not_compared_by_a_biased_metric():
-    few = {"n_fake": 10}
-    assert standings([score(10, 8, 12), score(20, 18, 22, **few)]) == ["", ""]
-    assert standings([score(10, 8, 12, metric="kid"), score(20, 18, 22, metric="kid", **few)]) == ["best", ""]
-    assert standings([score(10, 8, 12), score(20, 18, 22, extractor="other")]) == ["", ""]
 
 
 @pytest.mark.parametrize("value, half, text", [
@@ -183,20 +170,3 @@ def test_losses_are_read_in_order_without_a_torn_line(folders, tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"step": 1}\n{"step": 2, "loss": 0.1}\n')
     with pytest.raises(DataError, match="line 1"):
         read_losses(tmp_path / "bad.jsonl")
-
-
-def test_curves_keep_within_the_picture():
-    losses = [0.5 / (1 + i / 50) for i in range(1000)]
-    svg = loss_curve(losses, "a <b>", span([losses]))
-    assert "a &lt;b&gt;" in svg and svg.count("<polyline") == 2
-    points = [tuple(map(float, pair.split(","))) for line in re.findall(r'points="([^"]*)"', svg) for pair in line.split()]
-    assert len(points) < 1000 and all(0 <= x <= 420 and 0 <= y <= 220 for x, y in points)
-    falling = [y for x, y in points[-200:]]
-    assert falling[0] < falling[-1]  # a falling loss goes down the page
-    assert len(re.findall(r'text-anchor="end"', svg)) >= 2
-
-
-def test_smoothing_is_the_mean_about_each_value():
-    assert smooth([0, 0, 0, 6, 0, 0, 0], 3)[3] == pytest.approx(6 / 5)
-    assert smooth([2.0] * 9) == pytest.approx([2.0] * 9)
-    assert loss_curve([0.1, 0.1], "flat", span([[0.1, 0.1]]))
