@@ -14,4 +14,5 @@ async def comfy_entrypoint():
     from .nodes import host, load
 
     host.register_base()
+    host.register_weights()
     return host.extension(load())

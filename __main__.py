@@ -39,7 +39,7 @@ def _parser(words: list[str]) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     asked = words[0] if words and words[0] in VERBS else None
     for name in (asked,) if asked else VERBS:
-        module = importlib.import_module(f".commands.{name}", __package__)
+        module = importlib.import_module(f".commands.{name.replace('-', '_')}", __package__)
         verb = verbs.add_parser(name, help=module.__doc__.splitlines()[0], description=module.__doc__,
                                 epilog=f"example:\n  {module.EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter)
         verb.add_argument("--json", action="store_true", help="print the result as JSON")

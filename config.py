@@ -25,15 +25,15 @@ T = TypeVar("T")
 
 def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, above: float | None = None,
            choices: Sequence[str] | None = None, step: float | None = None, advanced: bool = False,
-           multiline: bool = False) -> Any:
+           multiline: bool = False, weights: bool = False) -> Any:
     """A dataclass field with what its widget, flag and check need.
 
     ``low`` and ``high`` are inclusive bounds, ``above`` an exclusive lower one; ``choices`` the allowed strings;
     ``step`` the widget's increment; ``advanced`` hides it from newcomers where the interface can; ``multiline`` gives a
-    text box.
+    text box; ``weights`` marks a path of weights, which a node takes from ComfyUI's own folders alone.
     """
     facts = {"help": help, "low": low, "high": high, "above": above, "choices": tuple(choices) if choices else None, "step": step,
-             "advanced": advanced, "multiline": multiline}
+             "advanced": advanced, "multiline": multiline, "weights": weights}
     return dataclasses.field(default=default, metadata=facts)
 
 

@@ -37,7 +37,10 @@ class Difference:
 
 
 def difference(first: Score, second: Score) -> Difference | None:
-    """The difference of two scores of one metric, label and extractor; None where one lacks what an interval is made from."""
+    """The difference of two scores of one metric, label and extractor; None where one lacks what an interval is made from.
+
+    None, too, where leaving out no group moves the difference.
+    """
     if (first.metric, first.label, first.extractor) != (second.metric, second.label, second.extractor):
         raise ValueError(f"{first.metric} of {first.label} by {first.extractor} and {second.metric} of {second.label} by "
                          f"{second.extractor} are not one figure")
@@ -46,7 +49,7 @@ def difference(first: Score, second: Score) -> Difference | None:
     parts = [*_parts(first.without_real, second.without_real, first.real_key == second.real_key),
              *_parts(first.without_fake, second.without_fake, first.fake_key == second.fake_key)]
     found = spread([part for part in parts if len(part)])
-    return _judge(first.value - second.value, *found) if found is not None else None
+    return _judge(first.value - second.value, *found) if found is not None and found[0] > 0 else None
 
 
 def _parts(first: Sequence[float], second: Sequence[float], shared: bool) -> list[np.ndarray]:
@@ -58,6 +61,5 @@ def _parts(first: Sequence[float], second: Sequence[float], shared: bool) -> lis
 def _judge(value: float, error: float, degrees: int) -> Difference:
     from scipy.stats import t
 
-    half = quantile(degrees) * error
-    p = float(2 * t.sf(abs(value) / error, degrees)) if error > 0 else float(value == 0)
-    return Difference(value, value - half, value + half, p, (quantile(degrees) + quantile(degrees, POWER)) * error)
+    half, p = quantile(degrees) * error, float(2 * t.sf(abs(value) / error, degrees))
+    return Difference(value, value - half, value + half, p, half + quantile(degrees, POWER) * error)

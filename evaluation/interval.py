@@ -58,9 +58,12 @@ def spread(without: Sequence[Sequence[float]]) -> tuple[float, int] | None:
 
 
 def interval(value: float, without: Sequence[Sequence[float]]) -> tuple[float | None, float | None]:
-    """The 95 % interval (low, high) around a figure; (None, None) with too few groups."""
+    """The 95 % interval (low, high) around a figure; (None, None) with too few groups, or where leaving out none of them moves it.
+
+    A figure that nothing moves, such as a share of 0, is uncertain all the same: by how much, the jackknife cannot say.
+    """
     found = spread(without)
-    if found is None:
+    if found is None or found[0] == 0:
         return None, None
     half = quantile(found[1]) * found[0]
     return value - half, value + half

@@ -133,13 +133,16 @@ class Evaluate(io.ComfyNode):
                                     "prompts' labels; not needed where the extractor itself does."),
                     io.String.Input("name", default="tuned", tooltip="What the generated images are called in a report."),
                     io.Combo.Input("figure", options=list(METRICS), default="frechet", tooltip="The metric of the output number."),
-                    io.Boolean.Input("per_class", default=False, optional=True, tooltip="Scores for each label, and their mean.")],
+                    io.Boolean.Input("per_class", default=False, optional=True, tooltip="Scores for each label, and their mean."),
+                    io.Boolean.Input("equal", default=False, optional=True, tooltip="As many real as generated images, drawn from the "
+                                     "larger set: for figures that depend on the number.")],
             outputs=[SCORES.Output("scores", display_name="scores"), io.String.Output("json", display_name="json"),
                      io.Float.Output("number", display_name="number", tooltip="NaN where it cannot be had; the scores say why.")],
             hidden=[io.Hidden.unique_id])
 
     @classmethod
-    def execute(cls, *, real, fake, name, extractor=None, metrics=None, captions=None, labels=None, figure="frechet", per_class=False):
+    def execute(cls, *, real, fake, name, extractor=None, metrics=None, captions=None, labels=None, figure="frechet", per_class=False,
+                equal=False):
         from ..evaluation.metric import CHOSEN
         from ..evaluation.run import score
         from ..evaluation.spaces import Spaces
@@ -155,7 +158,7 @@ class Evaluate(io.ComfyNode):
         with host.computing():
             spaces = Spaces(real.records, fake.records, real.extractor, captions, _labeller(labels), known={CHOSEN: (real, fake)},
                             read={"cache": cache_folder() / "features"})
-            scores = score(spaces, metrics, per_class)
+            scores = score(spaces, metrics, per_class=per_class, equal=equal)
         value = scores.find(figure).value
         progress.say(f"{figure}: {'cannot be had, ' + scores.find(figure).reason if value is None else format(value, '.4g')}")
         text = json.dumps({"name": name, **scores.to_json()}, indent=1, allow_nan=False)

@@ -26,6 +26,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ..errors import ConfigError, Missing, ModelError, listing, near
+from ..evaluation.weights import weights_folder
 from ..files import whole
 from ..training.embedded import FILE
 from . import embedded
@@ -122,6 +123,18 @@ def resolve(text: str) -> Path:
         raise ConfigError(f"the path {text!r} is not inside ComfyUI's folders; it must begin with {begins}. Put the data there, or "
                           "name its folder as `datasets` in extra_model_paths.yaml.")
     return path
+
+
+def weights(text: str) -> str:
+    """The path of weights that a workflow's text means: below `models/medtune`, or as `resolve` has it; ConfigError for any other."""
+    folder = Path(os.path.realpath(weights_folder()))
+    path = Path(os.path.realpath(folder / text.strip()))
+    return str(path if folder in path.parents and path.exists() else resolve(text))
+
+
+def register_weights() -> None:
+    """Let the weights of extractors lie in `models/medtune`, unless the user has said where they lie."""
+    os.environ.setdefault("MEDTUNE_WEIGHTS", os.path.join(folder_paths.models_dir, "medtune"))
 
 
 def shown(path: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from .. import config
-from .host import io, supported
+from .host import io, supported, weights
 
 LARGE = 2**31 - 1
 MAX_SEED = 2**53 - 1
@@ -28,8 +28,10 @@ def read(cls: type, values: dict[str, Any], **given: Any) -> Any:
 
     ComfyUI checks neither bounds of linked values nor, in old versions, choices: ConfigError names what is wrong.
     """
-    names = {name for name, *_ in config.fields(cls)}
-    return config.from_json(cls, {**{name: value for name, value in values.items() if name in names}, **given})
+    facts = {name: facts for name, _, _, facts in config.fields(cls)}
+    chosen = {name: weights(value) if facts[name].get("weights") and value else value
+              for name, value in values.items() if name in facts}
+    return config.from_json(cls, {**chosen, **given})
 
 
 def _input(name: str, kind: Any, default: Any, facts: dict[str, Any]) -> Any:

@@ -40,6 +40,12 @@ def test_too_few_groups_give_no_interval():
     assert interval(1.0, [[1.0] * 8, [1.0]]) == (None, None)
 
 
+def test_a_figure_that_nothing_moves_has_none():
+    """A share of 0 in every group: an interval from 0 to 0 would claim what is not known."""
+    assert interval(0.0, [[0.0] * 20, [0.0] * 20]) == (None, None)
+    assert interval(0.0, [[0.0] * 20, [0.0, 0.1] * 10])[0] < 0
+
+
 def test_it_is_cut_at_the_least_value():
     rng = np.random.default_rng(0)
     score = make_metric("frechet").score(Features(rng.normal(size=(400, 2))), Features(rng.normal(size=(400, 2))))

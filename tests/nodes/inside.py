@@ -124,6 +124,17 @@ def sockets():
             {"list": ["a.safetensors", "b.safetensors"], "combo": "COMBO", "string": "STRING", "any": "*", "int": "INT"}.items()}
 
 
+def weights():
+    """Where the weights of an extractor may lie."""
+    from medtune.evaluation.weights import weights_folder
+
+    known = weights_folder()
+    (known / "net").mkdir(parents=True, exist_ok=True)
+    return {"folder": str(known) == str(Path(folder_paths.models_dir) / "medtune"), "below": host.weights("net") == str(known / "net"),
+            "models": host.weights("models/medtune/net") == str(known / "net"), "climbs": refused(lambda: host.weights("../../x")),
+            "absolute": refused(lambda: host.weights("/etc/passwd"))}
+
+
 def read_options():
     return {"fine": refused(lambda: widgets.read(TrainOptions, {"steps": 3})),
             "choice": refused(lambda: widgets.read(TrainOptions, {"schedule": "cosin"})),
@@ -135,6 +146,7 @@ found = {
     "missing_module": ids(nodes.load(("data", "no_such_module"))), "data": ids(data.nodes()), "methods": list(METHODS),
     "method_ids": [train.node_id(name) for name in METHODS], "widgets": widget_facts(), "paths": paths(), "tensors": tensors(),
     "presets": presets(), "sockets": sockets(), "read": read_options(),
+    "weights": weights(),
     "inputs": {node.GET_SCHEMA().node_id: [one.id for one in node.GET_SCHEMA().inputs] for node in nodes.load()},
 }
 (folder / "inside.json").write_text(json.dumps(found, indent=1, default=str))

@@ -79,6 +79,12 @@ def test_paths_inside_are_found(facts):
     assert "empty" in paths["empty"] and "cannot be a file's" in paths["name"] and paths["fine"] is None
 
 
+def test_weights_lie_in_the_models_folder(facts):
+    found = facts["weights"]
+    assert found["folder"] and found["below"] and found["models"]
+    assert "models/" in found["climbs"] and "models/" in found["absolute"]
+
+
 def test_images_change_their_layout_and_come_out_of_inference_mode(facts):
     assert facts["tensors"] == {"there": [2, 3, 5, 7], "back": True, "grey": [1, 3, 4, 4], "trainable": True}
 

@@ -5,8 +5,7 @@ from io import BytesIO
 
 import pytest
 from medtune.training.method import METHODS
-from medtune.workflows.convert import to_api
-from medtune.workflows.server import NAME, PACK
+from medtune.workflows.server import PACK
 from PIL import Image
 
 pytestmark = pytest.mark.comfyui
@@ -64,12 +63,3 @@ def test_the_pictures_stand_side_by_side(comfyui, result):
     grid = Image.open(BytesIO(client.picture(picture)))
     assert grid.width >= 5 * 64 and grid.height >= 4 * 64
     assert grid.convert("L").getextrema() != (0, 0)
-
-
-def test_the_interfaces_file_is_the_same_workflow(comfyui):
-    client, _ = comfyui
-    saved = json.loads((WORKFLOWS / "all_methods.json").read_text())
-    api = {node: {key: value for key, value in entry.items() if key != "_meta"} for node, entry in shipped().items()}
-    assert to_api(saved, client.get("/object_info")) == api
-    assert (WORKFLOWS / "all_methods.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
-    assert "all_methods" in client.get("/api/workflow_templates")[NAME]

@@ -1,11 +1,9 @@
 """The shipped workflow, posted to each ComfyUI on this machine and followed to its scores."""
 
 import json
-import urllib.request
 
 import pytest
-from medtune.workflows.convert import to_api
-from medtune.workflows.server import NAME, PACK
+from medtune.workflows.server import PACK
 
 pytestmark = pytest.mark.comfyui
 
@@ -107,20 +105,3 @@ def test_the_same_training_is_found_finished(comfyui, result):
     assert any(text.startswith("found finished: another_name-lora-") for text in seen)
     assert not any(text.startswith("step ") for text in seen)
     assert adapters() == before
-
-
-def test_the_interfaces_file_is_the_same_workflow(comfyui):
-    client, _ = comfyui
-    saved = json.loads((WORKFLOWS / "train_and_score.json").read_text())
-    api = {node: {key: value for key, value in entry.items() if key != "_meta"} for node, entry in shipped().items()}
-    assert to_api(saved, client.get("/object_info")) == api
-
-
-def test_the_server_offers_template_help_and_extension(comfyui):
-    client, _ = comfyui
-    assert "train_and_score" in client.get("/api/workflow_templates")[NAME]
-    for path in ("js/report.js", "docs/MedTuneTrain.md"):
-        with urllib.request.urlopen(f"{client.address}/extensions/{NAME}/{path}") as answer:
-            assert answer.status == 200
-    with urllib.request.urlopen(f"{client.address}/api/workflow_templates/{NAME}/train_and_score.jpg") as answer:
-        assert answer.read(3) == b"\xff\xd8\xff"
