@@ -14,14 +14,17 @@ from .moments import Moments
 
 def frechet_distance(real: np.ndarray, fake: np.ndarray) -> float:
     """The squared Frechet distance of (N, D) and (M, D) features, N and M at least 2, at least 0; in the features' units squared."""
-    shift = real.mean(0) - fake.mean(0)
-    x = (real - real.mean(0)) / np.sqrt(len(real) - 1)  # (N, D)
-    y = (fake - fake.mean(0)) / np.sqrt(len(fake) - 1)  # (M, D)
+    means = real.mean(0, dtype=np.float64), fake.mean(0, dtype=np.float64)
+    x, y = real - means[0], fake - means[1]  # (N, D), (M, D), in double precision
+    shift, scale = means[0] - means[1], np.sqrt((len(x) - 1.0) * (len(y) - 1.0))
     if min(len(x), len(y)) <= x.shape[1]:
-        overlap = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+        spread = np.vdot(x, x) / (len(x) - 1) + np.vdot(y, y) / (len(y) - 1)
+        overlap = np.linalg.svd(x @ y.T, compute_uv=False).sum() / scale
     else:
-        overlap = _trace_of_root(x.T @ x, y.T @ y)
-    return max(0.0, float(shift @ shift + (x * x).sum() + (y * y).sum() - 2 * overlap))
+        first, second = x.T @ x, y.T @ y  # the scatters
+        spread = np.trace(first) / (len(x) - 1) + np.trace(second) / (len(y) - 1)
+        overlap = _trace_of_root(first, second) / scale
+    return max(0.0, float(shift @ shift + spread - 2 * overlap))
 
 
 def frechet_of_moments(real: Moments, fake: Moments) -> float:
@@ -33,9 +36,13 @@ def frechet_of_moments(real: Moments, fake: Moments) -> float:
 
 def _trace_of_root(first: np.ndarray, second: np.ndarray) -> float:
     """tr (first second)^(1/2) of two covariances (D, D)."""
-    try:
-        root = np.linalg.cholesky(first)
-    except np.linalg.LinAlgError:  # singular: a constant feature, or fewer independent images than dimensions
+    from scipy.linalg import lapack
+
+    root, failed = lapack.dpotrf(first, lower=1, clean=0)
+    if failed:  # singular: a constant feature, or fewer independent images than dimensions
         values, vectors = np.linalg.eigh(first)
-        root = vectors * np.sqrt(values.clip(0))
-    return float(np.sqrt(np.linalg.eigvalsh(root.T @ second @ root).clip(0)).sum())
+        half = vectors * np.sqrt(values.clip(0))
+        product = half.T @ second @ half
+    else:
+        product, _ = lapack.dsygst(second, root, itype=2, lower=1)  # L^T S L, of which the lower half is computed and read
+    return float(np.sqrt(np.linalg.eigvalsh(product, UPLO="L").clip(0)).sum())

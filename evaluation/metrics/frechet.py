@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..features import Features
 from ..gaussians import frechet_distance, frechet_of_moments
 from ..metric import METRICS, Metric, MetricFacts
@@ -24,7 +22,7 @@ class Frechet(Metric):
     )
 
     def figure(self, real: Features, fake: Features) -> float:
-        return frechet_distance(real.values.astype(np.float64), fake.values.astype(np.float64))
+        return frechet_distance(real.values, fake.values)
 
     def of_moments(self, real: Moments, fake: Moments) -> float:
         return frechet_of_moments(real, fake)
