@@ -86,7 +86,7 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _BUILDERS:
             return _BUILDERS[module, name]
-        if module == "torch" and name in _TYPES:
+        if module in ("torch", "torch.cuda") and name in _TYPES:
             return _TYPES[name]
         if module.partition(".")[0] not in _KNOWN:
             self.foreign.add(f"{module}.{name}")

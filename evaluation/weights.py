@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..config import option
 from ..errors import Missing, ModelError, listing
 from ..files import cache_folder, hash_file, hash_json
 
@@ -26,6 +27,11 @@ _CONVERT = ("It is not opened here, as pickles can run programs: convert it once
 _LONGEST_HEADER = 100_000_000
 _NESTS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
 _COUNTERS = "num_batches_tracked"  # of batch norms: no use in evaluation, and older files lack them
+
+
+def weights_option(what: str = "File"):
+    """The option of a config that says where weights are; ``what`` they are: a file, a folder."""
+    return option("", f"{what} of weights, as a path or below the weights folder; empty for the standard place.", weights=True)
 
 
 def weights_folder() -> Path:

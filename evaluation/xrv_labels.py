@@ -29,3 +29,7 @@ OPERATING_POINTS: dict[str, tuple[float | None, ...]] = {
         "mimic_ch": (0.09121389, 0.010573786, None, 0.005023008, 0.003698257, None, None, 0.08001232, 0.037242252, None,
         0.05006329, None, None, None, 0.019866971, 0.03823637, 0.11303808, 0.0069147074),
 }
+
+LEARNT = {"all": "NIH ChestX-ray14, PadChest, CheXpert, MIMIC-CXR, OpenI and RSNA's pneumonia challenge", "nih": "NIH ChestX-ray14",
+          "pc": "PadChest", "chex": "CheXpert", "rsna": "RSNA's pneumonia challenge", "mimic_nb": "MIMIC-CXR", "mimic_ch": "MIMIC-CXR"}
+"""The data that each set of weights learnt from."""

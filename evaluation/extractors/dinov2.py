@@ -16,12 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ...config import option
 from ...data.record import Record
 from ...errors import Missing, ModelError
 from ..extractor import EXTRACTORS, Extractor, ExtractorFacts
 from ..pictures import device, device_option, levels
-from ..weights import Place, check_file, hash_weights, refuse_mismatch
+from ..weights import Place, check_file, hash_weights, refuse_mismatch, weights_option
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 PACKAGES = (("transformers", "transformers"), ("torchvision", "torchvision"))
@@ -31,7 +30,7 @@ PACKAGES = (("transformers", "transformers"), ("torchvision", "torchvision"))
 class DINOv2Options:
     """Where the folder is."""
 
-    weights: str = option("", "Folder of the model, as a path or below the weights folder; empty for the standard place.")
+    weights: str = weights_option("Folder")
     device: str = device_option()
 
 
@@ -99,7 +98,8 @@ class RADDINO(DINOv2):
         ("rad-dino",), f"Get {', '.join(FILES)} of https://huggingface.co/microsoft/rad-dino into a folder of that name.", PACKAGES)
 
     def limits(self) -> tuple[str, ...]:
-        return ()
+        return ("RAD-DINO learnt from MIMIC-CXR, CheXpert, NIH ChestX-ray14, PadChest and BRAX: real images of these may have been "
+                "among them",)
 
 
 def load_folder(path: Path) -> tuple[nn.Module, Any]:

@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...config import option
 from ...data.record import Record
 from ..extractor import EXTRACTORS, Extractor, ExtractorFacts
 from ..inception import WHAT, build_inception, from_torchscript, is_torchscript
 from ..pictures import device, device_option, levels
-from ..weights import Place, hash_weights, load_into, read_tensors
+from ..weights import Place, hash_weights, load_into, read_tensors, weights_option
 
 SIZE = 299
 PLACE = Place(
@@ -38,7 +37,7 @@ PLACE = Place(
 class InceptionOptions:
     """Where the weights are."""
 
-    weights: str = option("", "File of weights, as a path or below the weights folder; empty for the standard place.")
+    weights: str = weights_option()
     device: str = device_option()
 
 

@@ -23,7 +23,7 @@ from ...errors import ConfigError
 from ..clip_network import CONFIG, load_file, load_folder
 from ..extractor import EXTRACTORS, Extractor, ExtractorFacts
 from ..pictures import device, device_option, transformed
-from ..weights import Place, hash_weights
+from ..weights import Place, hash_weights, weights_option
 
 PACKAGES = (("open_clip", "open_clip_torch"),)
 
@@ -32,8 +32,7 @@ PACKAGES = (("open_clip", "open_clip_torch"),)
 class OpenCLIPOptions:
     """Which network, and where its weights are."""
 
-    weights: str = option("", "Folder of the model, or file of weights, as a path or below the weights folder; empty for the standard "
-                          "place.")
+    weights: str = weights_option("Folder or file")
     network: str = option("", "For a file of weights alone: its network by open_clip's name. OpenAI's own weights go with a name that "
                           "ends in -quickgelu.")
     normalise: bool = option(True, "Scale features to length one.")

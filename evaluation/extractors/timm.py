@@ -20,7 +20,7 @@ from ...data.record import Record
 from ...errors import ConfigError, Missing, ModelError, near
 from ..extractor import EXTRACTORS, Extractor, ExtractorFacts
 from ..pictures import device, device_option, transformed
-from ..weights import Place, differences, hash_weights, read_tensors, refuse_mismatch
+from ..weights import Place, differences, hash_weights, read_tensors, refuse_mismatch, weights_option
 
 NETWORK = "resnet50.a1_in1k"
 
@@ -38,7 +38,7 @@ class TimmOptions:
 
     network: str = option(NETWORK, "A network of timm by name, with the tag of its weights after a dot; a folder with a config.json "
                           "says it itself.")
-    weights: str = option("", "File or folder of weights, as a path or below the weights folder; empty for the standard place.")
+    weights: str = weights_option("File or folder")
     device: str = device_option()
 
 

@@ -28,8 +28,8 @@ from ...config import option
 from ...data.record import Record
 from ..extractor import EXTRACTORS, Extractor, ExtractorFacts, Labeller
 from ..pictures import device, device_option, levels
-from ..weights import Place, hash_weights, load_into, read_tensors
-from ..xrv_labels import FINDINGS, OPERATING_POINTS
+from ..weights import Place, hash_weights, load_into, read_tensors, weights_option
+from ..xrv_labels import FINDINGS, LEARNT, OPERATING_POINTS
 
 SIZE = 224
 WHAT = "torchxrayvision's DenseNet-121"
@@ -45,7 +45,7 @@ PLACE = Place(
 class XRVOptions:
     """Where the weights are, what they learnt from, and how images are fed."""
 
-    weights: str = option("", "File of weights, as a path or below the weights folder; empty for the standard place.")
+    weights: str = weights_option()
     convention: str = option("xrv", "How images are fed: as torchxrayvision resizes, resized in the network, or in 0 to 1 and not "
                              "resized.", choices=("xrv", "network", "unit"))
     learnt: str = option("all", "The data that the weights learnt from, by torchxrayvision's name: it says which findings they tell.",
@@ -98,6 +98,9 @@ class XRV(Extractor):
     def about(self) -> dict[str, Any]:
         return {**super().about(), "convention": self.options.convention, "learnt": self.options.learnt}
 
+    def limits(self) -> tuple[str, ...]:
+        return (f"torchxrayvision's network learnt from {LEARNT[self.options.learnt]}: real images of these may have been among them",)
+
 
 class XRVLabels(Labeller):
     """The findings by the same network, fed as it was trained, whatever way the features are fed."""
@@ -111,6 +114,10 @@ class XRVLabels(Labeller):
         self.points = torch.tensor([points[index] for index in self.told])
 
     @classmethod
+    def missing(cls) -> str | None:
+        return PLACE.missing()
+
+    @classmethod
     def prepare(cls, config: Any, records: Sequence[Record], folder: Path | None = None,
                 on_progress: Callable[[int, int], None] | None = None) -> XRVLabels:
         return cls(XRV.prepare(config, records, folder, on_progress))
@@ -118,6 +125,9 @@ class XRVLabels(Labeller):
     @property
     def id(self) -> str:
         return f"{self.extractor.name}-{self.extractor.hash[:12]}-xrv-labels-{self.extractor.options.learnt}"
+
+    def limits(self) -> tuple[str, ...]:
+        return self.extractor.limits()
 
     def features(self, images: Tensor) -> Tensor:
         with torch.no_grad():

@@ -115,8 +115,8 @@ def test_operating_points_and_names_are_the_published_ones(learnt):
 
 
 def test_a_finding_that_was_not_learnt_is_not_told(weights):
-    labels = make_extractor("xrv", weights=str(weights), learnt="rsna").labeller().labels
-    assert labels == ("Pneumonia", "Lung Opacity")
+    labeller = make_extractor("xrv", weights=str(weights), learnt="rsna").labeller()
+    assert labeller.labels == ("Pneumonia", "Lung Opacity") and "learnt from RSNA's" in labeller.limits()[0]
 
 
 @pytest.mark.parametrize("levels", [(0, 255), (200, 255), (0, 40)])
