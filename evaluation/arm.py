@@ -13,6 +13,9 @@ from ..data.record import Record
 from ..errors import DataError
 from .run import Scores
 
+AUDIT = ("figures", "nearest", "alike", "images", "threshold", "n", "extractor", "options", "notices")
+"""What an audit of privacy consists of."""
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -58,4 +61,16 @@ def read_losses(path: str | Path) -> list[float]:
             if number < len(lines):
                 raise DataError(f"{path}: line {number} holds no loss: {line[:60]!r}; it must look like "
                                 '{"step": 1, "loss": 0.1}') from error
+    return found
+
+
+def read_privacy(path: str | Path) -> dict[str, Any]:
+    """An audit from the privacy.json of `medtune privacy`; DataError when the file holds something else."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read an audit of privacy from {path}: {error}") from error
+    lacking = [name for name in AUDIT if not isinstance(found, dict) or name not in found]
+    if lacking:
+        raise DataError(f"{path} is no result of medtune privacy: it lacks {', '.join(lacking)}")
     return found

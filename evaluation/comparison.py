@@ -75,7 +75,7 @@ def compare(scores: Sequence[Score | None]) -> Comparison:
     """Compare arms by their scores of one metric and label; a score that is missing or null takes no part.
 
     Nothing is said of a single figure, of scores without what an interval is made from, and, under a metric that depends on the
-    number of images, of arms with unequal numbers.
+    number of images, of arms with unequal numbers. Two arms whose difference has no interval are not told apart.
     """
     blank = Comparison(("",) * len(scores), (None,) * len(scores))
     there = [index for index, score in enumerate(scores) if score is not None and score.value is not None]
@@ -84,11 +84,9 @@ def compare(scores: Sequence[Score | None]) -> Comparison:
     reason = _obstacle([scores[index] for index in there])
     if reason:
         return Comparison(blank.standings, blank.ranks, (), reason)
-    pairs = list(combinations(there, 2))
-    differences = [difference(scores[one], scores[other]) for one, other in pairs]
-    if any(found is None for found in differences):
-        return Comparison(blank.standings, blank.ranks, (), "a figure has no interval")
-    contrasts = tuple(Contrast(*pair, found, p) for pair, found, p in zip(pairs, differences, holm([one.p for one in differences])))
+    contrasts = _contrasts(scores, there)
+    if not contrasts:
+        return Comparison(blank.standings, blank.ranks, (), "no difference has an interval")
     sign = 1 if scores[there[0]].direction == "lower" else -1
     badness = {index: sign * scores[index].value for index in there}
     ranks = {index: _rank(index, badness, contrasts) for index in there}
@@ -110,6 +108,12 @@ def _obstacle(scores: Sequence[Score]) -> str:
     if biased and len({(score.n_real, score.n_fake) for score in scores}) > 1:
         return "the figure depends on the number of images, and the arms have unequal numbers"
     return ""
+
+
+def _contrasts(scores: Sequence[Score | None], there: Sequence[int]) -> tuple[Contrast, ...]:
+    """The pairs whose difference has an interval."""
+    found = [(pair, one) for pair in combinations(there, 2) if (one := difference(*(scores[index] for index in pair))) is not None]
+    return tuple(Contrast(*pair, one, p) for (pair, one), p in zip(found, holm([one.p for _, one in found])))
 
 
 def _rank(index: int, badness: dict[int, float], contrasts: Sequence[Contrast]) -> Rank:

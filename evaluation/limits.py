@@ -26,7 +26,7 @@ def limits(arms: Sequence[Arm], real: Sequence[Record], compared: Comparisons, n
            downstream: Downstream | None = None) -> list[str]:
     """Sentences, what the facts give first, what holds for every such report last. ``notices`` are those of the report."""
     made = [arm for arm in arms if not arm.reference]
-    said = [*map(_sentence, notices), *_power(made, compared), *_uncompared(compared), *_widthless(made), *_missing(made),
+    said = [*map(_sentence, notices), *_power(made, compared), *_uncompared(compared), *_unmoved(made), *_missing(made),
             *_training_seeds(made), *_patients(real), *_labels(made, real), *_extractors(arms), *_many(compared), *_reference(arms),
             *_privacy(made), *(map(_sentence, downstream.notices) if downstream else ()), *GENERAL]
     return list(dict.fromkeys(said))
@@ -58,15 +58,15 @@ def _uncompared(compared: Comparisons) -> list[str]:
             for reason, titles in by_reason.items()]
 
 
-def _widthless(made: Sequence[Arm]) -> list[str]:
-    """Figures at the end of what they can be, whose interval says nothing."""
+def _unmoved(made: Sequence[Arm]) -> list[str]:
+    """Figures that leaving out images does not move, such as a share of 0."""
     found: dict[str, list[str]] = {}
     for arm in made:
         for score in arm.scores.scores:
-            if score.label is None and score.low is not None and score.low == score.high:
+            if score.label is None and score.value is not None and score.low is None and score.without_fake:
                 found.setdefault(title_of(score.metric), []).append(arm.name)
     told = "; ".join(f"{title} of {listed(names)}" for title, names in found.items())
-    return [f"An interval without width means that leaving out images changed nothing, not that the figure is certain: {told}."
+    return [f"Where leaving out images changes nothing there is no interval, which does not make the figure certain: {told}."
             ] if told else []
 
 
@@ -111,7 +111,7 @@ def _labels(made: Sequence[Arm], real: Sequence[Record]) -> list[str]:
         return []
     for arm in made:
         of_fake = _shares(arm.records)
-        apart = sorted({*of_real, *of_fake}, key=lambda label: -abs(of_real.get(label, 0) - of_fake.get(label, 0)))
+        apart = sorted({*of_real, *of_fake}, key=lambda label: (-abs(of_real.get(label, 0) - of_fake.get(label, 0)), label))
         if of_fake and abs(of_real.get(apart[0], 0) - of_fake.get(apart[0], 0)) > UNLIKE:
             said.append((f"{apart[0]} is on {100 * of_real.get(apart[0], 0):.0f} % of the real and "
                          f"{100 * of_fake.get(apart[0], 0):.0f} % of the generated images", arm.name))

@@ -19,7 +19,8 @@ def fraction_curves(title: str, names: Sequence[str], curves: Sequence[Curve], d
     """An SVG over a logarithmic axis of shares. What learnt from no real image is a level, dashed line."""
     points = [point for curve in curves for _, point in curve if point]
     shares = sorted({share for curve in curves for share, _ in curve if share > 0}) or [1.0]
-    x = axis(shares, LEFT + 12, WIDTH - RIGHT - 12, log=True, room=0.02)
+    alone = any(share == 0 for curve in curves for share, _ in curve)
+    x = axis(shares, LEFT + (44 if alone else 12), WIDTH - RIGHT - 12, log=True, room=0.02)
     y = axis([value for point in points for value in (point.value, *(point.ends or ()))], HEIGHT - BOTTOM, TOP, log=False)
     parts = [text(4, 14, f"{title} ({direction} is better)", "start", "title"),
              text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, "real patients to learn from (%, log)", kind="title"),
@@ -37,11 +38,11 @@ def _curve(index: int, name: str, curve: Curve, axes: tuple[Axis, Axis], offset:
     for share, point in curve:
         if point is None:
             continue
-        place, height = (x.place(share) if share > 0 else x.start - 4) + offset, y.place(point.value)
+        place, height = (x.place(share) if share > 0 else LEFT + 14) + offset, y.place(point.value)
         if share > 0:
             spots.append((place, height))
         else:
-            parts.append(line(x.start, height, x.end, height, f"series {colour(index)} dashed"))
+            parts.append(line(place, height, x.end, height, f"series {colour(index)} dashed"))
         if point.ends:
             parts.append(line(place, y.place(point.low), place, y.place(point.high), f"interval {colour(index)}"))
         parts.append(mark(index, place, height, f"{name}, {_at(share)}: {said(point)}"))

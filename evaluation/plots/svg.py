@@ -81,7 +81,7 @@ def linear_ticks(low: float, high: float, most: int = 6) -> list[float]:
 def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Powers of ten from low to high, with steps between where there are few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for digits in ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10))):
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5, 7), tuple(range(1, 10))):
         ticks = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
         if len(ticks) >= 3:
             break

@@ -83,15 +83,18 @@ def test_rank_intervals_cover_the_true_ranks():
     assert held >= 0.88 * 80  # 95 % less three standard errors
 
 
-def test_identical_arms_are_not_separated():
-    same = draws(0)[0]
-    assert standings([score(same), score(same)]) == ["not separated", "not separated"]
+def test_arms_whose_difference_nothing_moves_are_not_told_apart():
+    same, worse = draws(0, 9)
+    assert compare([score(same), score(same)]).reason == "no difference has an interval"
+    comparison = compare([score(same), score(same), score(worse)])
+    assert comparison.standings == ("not separated", "not separated", "") and len(comparison.contrasts) == 2
+    assert [(rank.low, rank.high) for rank in comparison.ranks] == [(1, 2), (1, 2), (3, 3)]
 
 
 @pytest.mark.parametrize("others, reason", [
     ([score(draws(9)[0], extractor="other")], "different extractors"),
     ([score(draws(9, count=12)[0], metric="frechet")], "unequal numbers"),
-    ([Score("kid", 9.0, 8.0, 10.0, 20, 20, "lower", None, "x")], "no interval"),
+    ([Score("kid", 9.0, 8.0, 10.0, 20, 20, "lower", None, "x")], "no difference has an interval"),
     ([null()], ""),
     ([None], ""),
     ([], ""),

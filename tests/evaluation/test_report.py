@@ -6,17 +6,31 @@ import csv
 import json
 import math
 import re
+from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
 from medtune.data.image_set import ImageSet
 from medtune.errors import DataError
+from medtune.evaluation.arm import read_privacy
+from medtune.evaluation.contest import Contest
+from medtune.evaluation.downstream import Downstream
+from medtune.evaluation.latex import escape as in_latex
+from medtune.evaluation.macro import MACRO
 from medtune.evaluation.metric import Score
 from medtune.evaluation.number import figure
+from medtune.evaluation.pairs import Pair
 from medtune.evaluation.picture_grid import picture_grid
+from medtune.evaluation.privacy import Privacy
+from medtune.evaluation.privacy_figure import PrivacyFigure
+from medtune.evaluation.protocol import MIXED, REAL, SYNTHETIC, Cell
 from medtune.evaluation.report import Arm, read_losses, write_report
 from medtune.evaluation.run import Scores
+from medtune.evaluation.threshold import Threshold
+from medtune.evaluation.trial import Trial
 
 MEAN = '<script>alert("caption")</script>'
 EXTRACTOR = {"id": "in-domain-x-1234", "name": "in-domain", "title": "In-domain network", "paper": "none", "network": "resnet10t",
@@ -170,3 +184,116 @@ def test_losses_are_read_in_order_without_a_torn_line(folders, tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"step": 1}\n{"step": 2, "loss": 0.1}\n')
     with pytest.raises(DataError, match="line 1"):
         read_losses(tmp_path / "bad.jsonl")
+
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def audit(folders):
+    """What an audit says of two pairs, of which one picture is no longer there."""
+    pictures = [folders / "tuned" / "00000.png", folders / "real" / "00000.png"]
+    pairs = [Pair(*pictures, "correlation", 0.99, (2, 3), shift=(2, -3), copy=True),
+             Pair(pictures[0], folders / f"gone {HOSTILE}.png", "correlation", 0.4, (2, 3))]
+    figures = (PrivacyFigure("copies", "Copies of training images", "how many", 0.5, 0.1, 0.9, 0.001, {"fake": 2}),
+               PrivacyFigure("ratio", "Nearest ratio", f"how near {HOSTILE}", reason="2 held-out images; at least 8 are needed"))
+    near = (replace(pairs[0], measure="distance", value=3.25, held_out_distance=4.5, copy=False),)
+    return Privacy(figures, near, tuple(pairs), ({"copy": True}, {"copy": False}), Threshold(0.8765, 0.001, 40, "by Gumbel"),
+                   {"train": 3, "held_out": 3, "fake": 2}, {"title": "Thumbnails", "id": "thumbnail-32"}, {"false_alarms": 0.001},
+                   notices=("few images",)).to_json()
+
+
+def study():
+    """Curves and differences of trials with known answers; a label that no test image has."""
+    truth = np.eye(3)[np.random.default_rng(0).integers(0, 2, 60)]
+    facts = {"n_real": 10, "n_synthetic": 0, "patients": 5}
+    trials = []
+    cells = ((REAL, 0.2, 0.1), (REAL, 1.0, 1.0), (SYNTHETIC, 0.7, 0.0), (MIXED, 3.0, 0.1), (MIXED, 3.0, 1.0))
+    for protocol, strength, fraction in cells:
+        for seed in range(2):
+            logits = strength * truth + np.random.default_rng([seed, len(protocol)]).normal(size=truth.shape)
+            answers = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).astype(np.float32)
+            trials.append(Trial(Cell(protocol, "", "all" if protocol == MIXED else "", fraction, seed), answers,
+                                dict.fromkeys("ABC", 0.4), {}, facts))
+    contest = Contest(trials, truth, [f"patient {i}" for i in range(60)], ("A", "B", "C"), "multi", 200)
+    counts = {"n_test": 60, "test_patients": 60, "n_real": 10, "real_patients": 5, "n_validation": 4, "n_synthetic": {"": 0},
+              "test_positives": {}}
+    return Downstream(("A", "B", "C"), "multi", tuple(contest.contenders), (0.1, 1.0), tuple({"seed": seed} for seed in range(2)),
+                      tuple(contest.curves()), tuple(contest.pairs()), (), counts, {"study": {"seeds": 2}}, (f"notice {HOSTILE}",))
+
+
+@pytest.fixture(scope="module")
+def full(folders, arms, tmp_path_factory):
+    out = tmp_path_factory.mktemp("full")
+    audited = [arms[0], replace(arms[1], privacy=audit(folders)), arms[2]]
+    page = write_report(out, audited, ImageSet(folders / "real").records, downstream=study())
+    return page.read_text(encoding="utf-8"), out
+
+
+def test_pairs_and_figures_of_privacy_are_shown(full, written):
+    page, out = full
+    for text in ("1 of 2 generated images are copies of training images", "correlation of 0.876", "Copies of training images",
+                 "2 held-out images; at least 8 are needed", "shifted by 2 down, -3 right", ">copy</span>", "not there",
+                 "distance 3.25",
+                 "to the nearest held-out image 4.50", "<li>few images</li>", "generated 00000.png"):
+        assert text in page, text
+    assert not Links(page).open and HOSTILE not in page
+    assert "Most alike in pixels" not in written[0]  # nothing of it where nobody looked
+    assert json.loads((out / "scores.json").read_text())["arms"][1]["privacy"]["threshold"]["value"] == 0.8765
+
+
+def test_curves_and_differences_of_classifiers_are_shown(full, written):
+    page, out = full
+    result = study()
+    figures = re.findall(r"<svg.*?</svg>", page.partition('id="downstream"')[2].partition('id="privacy"')[0], re.S)
+    plots = [svg for svg in figures if 'class="plot' in svg]
+    shown = {(curve["label"], curve["figure"]) for curve in result.curves
+             if any(point["value"] is not None for point in curve["points"])}
+    assert len(plots) == len(shown) and all("real patients to learn from" in svg for svg in plots)
+    assert page.count("of the 60 test images none has C") >= 1  # why a point is missing
+    first = next(pair for pair in result.pairs if pair["label"] == MACRO)
+    assert f"{first['first']} less {first['second']}" in page
+    assert "notice &lt;img" in page and "Downstream classification" not in written[0]
+    assert Downstream.from_json(json.loads((out / "scores.json").read_text())["downstream"]).contenders == result.contenders
+
+
+def test_the_paragraphs_are_in_page_json_and_latex(full):
+    page, out = full
+    kept = json.loads((out / "scores.json").read_text())
+    latex = (out / "tables.tex").read_text(encoding="utf-8")
+    assert "LoRA, rank 8: method lora (rank 8)" in " ".join(kept["methods"]) and "Holm" in " ".join(kept["methods"])
+    for text in [*kept["methods"], *kept["limits"]]:
+        assert escape(text, quote=False).replace("'", "&#39;").replace('"', "&#34;") in page, text
+        assert in_latex(text) in latex
+    assert "LoRA, rank 8 & \\textbf{40.0}\\textsuperscript{1}" in latex
+
+
+def test_the_same_scores_make_the_same_report(full, folders, arms, tmp_path):
+    audited = [arms[0], replace(arms[1], privacy=audit(folders)), arms[2]]
+    again = write_report(tmp_path, audited, ImageSet(folders / "real").records, downstream=study())
+    for name in ("report.html", "scores.json", "scores.csv", "differences.csv", "tables.tex"):
+        texts = [re.sub(r"20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d", "", (folder / name).read_text(encoding="utf-8"))
+                 for folder in (full[1], tmp_path)]
+        assert texts[0] == texts[1], name
+    assert again.name == "report.html"
+
+
+def test_metrics_without_any_figure_are_named_below_the_table(tmp_path):
+    page = write_report(tmp_path, [Arm("alone", scores(12.0))], []).read_text(encoding="utf-8")
+    assert "<b>Vendi score</b> cannot be had: 3 generated images; at least 8 are needed" in page
+
+
+def test_plots_show_what_the_table_says(written):
+    page, _ = written
+    overview = page.partition('id="overview"')[2].partition("</section>")[0]
+    assert "LoRA, rank 8, Fréchet distance: 40.0 (35.0 to 45.0)" in overview
+    assert overview.count('class="swatch"') == 3
+
+
+def test_audits_are_read_or_refused(tmp_path, folders):
+    (tmp_path / "privacy.json").write_text(json.dumps(audit(folders)))
+    assert read_privacy(tmp_path / "privacy.json")["n"]["fake"] == 2
+    (tmp_path / "other.json").write_text('{"figures": []}')
+    with pytest.raises(DataError, match="lacks nearest"):
+        read_privacy(tmp_path / "other.json")
+    with pytest.raises(DataError, match=r"nowhere\.json"):
+        read_privacy(tmp_path / "nowhere.json")
