@@ -123,7 +123,7 @@ def check_network(name: str) -> None:
     """ConfigError unless timm has a network of that name."""
     import timm
 
-    if name not in timm.list_models():
+    if not timm.is_model(name):
         raise ConfigError(f"timm has no network {name!r}{near(name, timm.list_models())}; timm.list_models() lists what there is")
 
 

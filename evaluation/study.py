@@ -55,6 +55,8 @@ class StudyOptions:
     validation_share: float = option(0.2, "Share of the real patients kept for validation where no split val says which.", above=0,
                                      high=0.5)
     unchecked_generator: bool = option(False, "Go on where it is not known what the generator was trained on; the result says so.")
+    pictures: bool = option(True, "Also refuse test images that were saved anew among the others, which compares every picture; off "
+                            "looks at patients and files alone, and the result says so.", advanced=True)
     keep: bool = option(True, "Keep every network, to be used as an extractor; off keeps its answers alone.")
     repeats: int = option(1000, "Draws of the bootstrap.", low=100, high=100_000, advanced=True)
     bins: int = option(BINS, "Bins of the calibration error.", low=2, high=100, advanced=True)
@@ -93,7 +95,7 @@ class Study:
 
     def check(self, generator: Sequence[Record] | None, cache: Path | None = None) -> list[str]:
         """What a reader must know; DataError where the test images are not apart from all else. ``cache`` keeps small pictures."""
-        read, said = {"cache": cache, "fit": self.learning.fit}, []
+        read, said = {"cache": cache, "fit": self.learning.fit, "pictures": self.options.pictures}, []
         if not self.test:
             raise DataError("there are no test images; give real images of patients whom nothing was trained on")
         check_leaks(self.real, self.test, names=("real training", "test"), **read)
@@ -103,6 +105,8 @@ class Study:
                                         unchecked=self.options.unchecked_generator, **read))
             base = read_made_by(records).get("base")
             said += [base["notice"]] if isinstance(base, dict) and base.get("notice") else []
+        if not self.options.pictures:
+            said.append("test images were told from the others by patient and by file: that none was saved anew was NOT checked")
         if self.options.validation == "shared":
             said.append(f"{len(self.validation)} further real images set the thresholds"
                         f"{' and stop the training' if self.learning.patience else ''}, whatever the fraction and the protocol")
