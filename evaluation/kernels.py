@@ -1,7 +1,7 @@
 """The unbiased squared maximum mean discrepancy (MMD, Gretton et al. 2012) of two sets, for any kernel.
 
 It is computed over all pairs of images instead of random subsets: exact, and the same each time. The kernel is summed in
-blocks, one a pair of groups of patients; the blocks are all that the figure and its jackknife interval need.
+blocks, one a group of patients; their sums are all that the figure and its jackknife interval need.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class KernelSums:
     @classmethod
     def of(cls, real: np.ndarray, fake: np.ndarray, kernel: Kernel, real_groups: np.ndarray, fake_groups: np.ndarray) -> KernelSums:
         """The sums of features (N, D), (M, D) by groups (N,), (M,)."""
-        xs, ys = _parts(real, real_groups), _parts(fake, fake_groups)
-        return cls(_within(xs, kernel), _within(ys, kernel), np.array([[kernel(x, y).sum() for y in ys] for x in xs]),
-                   np.array([len(x) for x in xs]), np.array([len(y) for y in ys]))
+        real, fake = real.astype(np.float64), fake.astype(np.float64)
+        return cls(_within(real, real_groups, kernel), _within(fake, fake_groups, kernel),
+                   _sums(real, real_groups, fake, fake_groups, kernel), np.bincount(real_groups), np.bincount(fake_groups))
 
     def distance(self, real_out: int | None = None, fake_out: int | None = None) -> float:
         """The unbiased squared MMD, with one group left out; NaN where fewer than two images are left."""
@@ -74,16 +74,13 @@ class KernelSums:
                 [self.distance(fake_out=group) for group in range(len(self.m))])
 
 
-def _parts(values: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
-    values = values.astype(np.float64)
-    return [values[groups == group] for group in range(groups.max() + 1)]
+def _sums(x: np.ndarray, x_groups: np.ndarray, y: np.ndarray, y_groups: np.ndarray, kernel: Kernel) -> np.ndarray:
+    """The kernel's sums (G, H) over the pairs of each two groups."""
+    members = (y_groups[:, None] == np.arange(y_groups.max() + 1)).astype(np.float64)  # (M, H)
+    return np.stack([kernel(x[x_groups == group], y).sum(0) @ members for group in range(x_groups.max() + 1)])
 
 
-def _within(parts: list[np.ndarray], kernel: Kernel) -> np.ndarray:
-    sums = np.zeros((len(parts), len(parts)))
-    for i, x in enumerate(parts):
-        for j in range(i):
-            sums[i, j] = sums[j, i] = kernel(x, parts[j]).sum()
-        block = kernel(x, x)
-        sums[i, i] = block.sum() - np.trace(block)
-    return sums
+def _within(values: np.ndarray, groups: np.ndarray, kernel: Kernel) -> np.ndarray:
+    """The same within one set (G, G), without the pairs of an image with itself."""
+    parts = [values[groups == group] for group in range(groups.max() + 1)]
+    return _sums(values, groups, values, groups, kernel) - np.diag([np.trace(kernel(part, part)) for part in parts])

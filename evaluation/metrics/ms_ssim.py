@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -74,11 +75,17 @@ def choose(features: Features, most: int) -> list[list[tuple[int, int]]]:
                         else "these features come without image files")
     if len(several) > most:
         several = [several[round(place)] for place in np.linspace(0, len(several) - 1, most)]
-    ranks = zip_longest(*(islice(_around(images), most) for images in several))
+    shuffled = [sorted(images, key=lambda index: _draw(features.records[index].image.name)) for images in several]
+    ranks = zip_longest(*(islice(_around(images), most) for images in shuffled))
     chosen: list[list[tuple[int, int]]] = [[] for _ in several]
     for place, pair in islice(((place, pair) for rank in ranks for place, pair in enumerate(rank) if pair is not None), most):
         chosen[place].append(pair)
     return chosen
+
+
+def _draw(name: str) -> bytes:
+    """A place in an order that has nothing to do with the images, and is the same for those that are left when some are left out."""
+    return hashlib.blake2b(name.encode(), digest_size=8).digest()
 
 
 def _around(images: Sequence[int]) -> Iterator[tuple[int, int]]:
