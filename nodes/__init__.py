@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 
-MODULES = ("data", "images", "train", "preset", "latents", "adapter", "sample", "evaluate", "report")
+MODULES = ("data", "images", "train", "preset", "latents", "adapter", "sample", "evaluate", "privacy", "report")
 
 
 def load(modules: tuple[str, ...] = MODULES) -> list[type]:

@@ -57,6 +57,15 @@ each from its own seed, with everything written beside them.""",
     "MedTuneEvaluate": """`real` should be images that neither the base nor the extractor was trained on. A figure that
 cannot be had (too few images, for instance) is given as missing with the reason, and `number` is then NaN. `json` is the
 whole result as text.""",
+    "MedTuneMembershipLosses": """Every image meets the same noises under the base with the adapter and under the base alone. `train`
+must be what the adapter was trained on, with the same captions in the same order: the file says so, and other data is refused
+unless `other_data` is on. Size and fit are those of the training, as far as the adapter says. `file` is a JSON file in
+`output/medtune/privacy`.""",
+    "MedTunePrivacy": """`train` and `held_out` must share no patient and no image, also none that was only saved anew: otherwise the
+node stops with their count. A copy is a generated image whose pixels correlate with a training image's more than those of another
+patient do, after shifts of a few pixels and whatever its brightness and contrast; `false_alarms` is the chance of an error that you
+allow. `nearest_ratio` is 1 for a generator that remembers nothing and smaller for one that stays near to its training images.
+Figures, pairs and a row for each image are in `privacy.json` in `output/medtune/privacy`.""",
     "MedTuneReport": """Shows the table and the pictures in the node and writes `report.html` (one file, to send or to keep),
 `scores.json` and `scores.csv` to `output/medtune/reports`. Pictures are in the order of their seeds: with one seed for each
 place, the columns line up.""",

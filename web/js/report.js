@@ -1,8 +1,8 @@
-// The table of scores and the rows of pictures in MedTune's Evaluate and Report nodes.
+// The table of scores and the rows of pictures in MedTune's Evaluate, Privacy and Report nodes.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 
-const SHOWING = ["MedTuneEvaluate", "MedTuneReport"];
+const SHOWING = ["MedTuneEvaluate", "MedTunePrivacy", "MedTuneReport"];
 const CELL = "padding:3px 8px;border-bottom:1px solid var(--border-color);text-align:left;white-space:nowrap";
 
 /** An element with a style, a text and children; texts never become HTML. */
