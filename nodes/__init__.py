@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 
-MODULES = ("data", "images", "train", "preset", "latents", "adapter", "sample", "evaluate", "privacy", "report")
+MODULES = ("data", "images", "train", "preset", "latents", "adapter", "sample", "evaluate", "classify", "privacy", "report")
 
 
 def load(modules: tuple[str, ...] = MODULES) -> list[type]:

@@ -66,6 +66,18 @@ node stops with their count. A copy is a generated image whose pixels correlate 
 patient do, after shifts of a few pixels and whatever its brightness and contrast; `false_alarms` is the chance of an error that you
 allow. `nearest_ratio` is 1 for a generator that remembers nothing and smaller for one that stays near to its training images.
 Figures, pairs and a row for each image are in `privacy.json` in `output/medtune/privacy`.""",
+    "MedTuneClassifierTrain": """The network is kept in `output/medtune/classifiers` with its config, and found there when the same is
+asked for again. `classifier` can be linked wherever an extractor can: its last layer is a feature space, its answers are a labeller's.
+`labels` names the labels to tell apart, separated by commas; empty for all. Every protocol takes `steps` steps, whatever the number of
+images; thresholds are set on validation images.""",
+    "MedTuneClassifierTest": """Images that the classifier learnt from are refused. The AUROC comes with DeLong's interval, by
+patient; `f1`, `accuracy` and `balanced_accuracy` are at the threshold chosen on validation images; `ece` is the calibration error
+in 15 bins.""",
+    "MedTuneDownstream": """Every protocol is trained at every fraction of the real patients (smaller ones lie within larger ones) and
+with every seed; each training is kept in `output/medtune/classifiers`, so that an interrupted study goes on. Test patients and images
+must be unknown to the classifier and to the generator, also as images that were saved anew: otherwise the node stops with their count.
+Where the synthetic set does not tell what its generator learnt from, link that as `generator_data`. `json` holds trials, curves and
+paired differences (DeLong, McNemar, Holm over all pairs), with intervals over patients and seeds.""",
     "MedTuneReport": """Shows the table and the pictures in the node and writes `report.html` (one file, to send or to keep),
 `scores.json` and `scores.csv` to `output/medtune/reports`. Pictures are in the order of their seeds: with one seed for each
 place, the columns line up.""",
