@@ -12,6 +12,7 @@ from medtune.data.image import read_image, save_image
 from medtune.data.image_set import ImageSet
 from medtune.errors import ConfigError, DataError
 from medtune.evaluation.downstream import Downstream, downstream
+from medtune.evaluation.examination import examine
 from medtune.evaluation.extractor import EXTRACTORS
 from medtune.evaluation.macro import MACRO
 from medtune.evaluation.network import LearningOptions
@@ -140,6 +141,22 @@ def test_a_trained_network_is_an_extractor_and_a_labeller(result, images):
     assert values.shape[0] == 4 and values.isfinite().all() and 0.3 < values.square().mean().sqrt() < 3
     assert len(extractor.seen()) == trial["n_real"] and extractor.id.startswith("classifier-test_vit-")
     assert kind.prepare(kind.Config(folder=result.trials[1]["folder"]), ()).id != extractor.id
+
+
+def test_a_trained_network_can_be_tested_again_on_images_that_it_did_not_learn_from(result, images):
+    kind = EXTRACTORS["classifier"]
+    trial = result.trials[0]
+    labeller = kind.prepare(kind.Config(folder=trial["folder"]), ()).labeller()
+    found = examine(labeller, images[2])
+    figures = {(row["label"], row["figure"]): row["value"] for row in found["figures"]}
+    for row in trial["figures"]:
+        if row["figure"] in ("auroc", "brier"):
+            assert figures[row["label"], row["figure"]] == pytest.approx(row["value"], abs=0.03)  # bytes against floats
+    with pytest.raises(DataError, match=f"learnt from {trial['n_real']} of the 48 test images"):
+        examine(labeller, images[0])
+    other = [type(record)(record.image, "", ("Round",)) for record in images[2][:4]]
+    with pytest.raises(DataError, match="no test image has any of the classifier's labels Bright, Dark; they have: Round"):
+        examine(labeller, other)
 
 
 def test_several_labels_an_image_and_early_stopping(tmp_path):
