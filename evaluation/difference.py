@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .interval import quantile, spread
+from .interval import ROUNDING, quantile, spread
 from .metric import Score
 
 POWER = 0.8
@@ -49,7 +49,8 @@ def difference(first: Score, second: Score) -> Difference | None:
     parts = [*_parts(first.without_real, second.without_real, first.real_key == second.real_key),
              *_parts(first.without_fake, second.without_fake, first.fake_key == second.fake_key)]
     found = spread([part for part in parts if len(part)])
-    return _judge(first.value - second.value, *found) if found is not None and found[0] > 0 else None
+    moved = found is not None and found[0] > ROUNDING * max(abs(first.value), abs(second.value))
+    return _judge(first.value - second.value, *found) if moved else None
 
 
 def _parts(first: Sequence[float], second: Sequence[float], shared: bool) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ import numpy as np
 from ..files import hash_json
 
 FEWEST_GROUPS = 4
+ROUNDING = 1e-12  # of a figure: what moves it less does not move it
 
 
 def assign_groups(patients: Sequence[str], count: int) -> np.ndarray:
@@ -63,7 +64,7 @@ def interval(value: float, without: Sequence[Sequence[float]]) -> tuple[float | 
     A figure that nothing moves, such as a share of 0, is uncertain all the same: by how much, the jackknife cannot say.
     """
     found = spread(without)
-    if found is None or found[0] == 0:
+    if found is None or found[0] <= ROUNDING * abs(value):
         return None, None
     half = quantile(found[1]) * found[0]
     return value - half, value + half

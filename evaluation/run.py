@@ -100,7 +100,9 @@ def score(spaces: Spaces, metrics: Sequence[Metric], *, per_class: bool = False,
             scores += score_classes(metric, *found, equal) if per_class else [metric.score(*_numbers(*found, equal))]
     about = fake.extractor.about() if fake.extractor is not None else {}
     real, fake = _numbers(real, fake, equal)
-    return Scores(tuple(scores), len(real), len(fake), about, tuple(_notices(real, fake)), versions(),
+    said = _notices(real, fake)
+    said += [notice for space, pair in spaces.known.items() if space != CHOSEN for notice in _of_extractor(*pair)]
+    return Scores(tuple(scores), len(real), len(fake), about, tuple(dict.fromkeys(said)), versions(),
                   _settings(spaces, metrics, equal))
 
 
@@ -149,12 +151,18 @@ def _notices(real: Features, fake: Features) -> list[str]:
         said.append(f"{len(real)} real and {len(fake)} generated images are few: the figures show large differences alone")
     if len(real) != len(fake):
         said.append(f"{len(real)} real and {len(fake)} generated images: figures that depend on the number are those of unequal sets")
-    seen = fake.extractor.seen() if fake.extractor is not None else frozenset()
-    known = sum(digest in seen for digest in real.hashes)
-    if known:
-        said.append(f"{known} of {len(real)} real images were used to train the extractor; keep the images to compare with apart")
-    said += fake.extractor.limits() if fake.extractor is not None else ()
+    said += _of_extractor(real, fake)
     copies = len(set(real.hashes) & set(fake.hashes))
     if copies:
         said.append(f"{copies} generated images are the same files as real ones")
     return said
+
+
+def _of_extractor(real: Features, fake: Features) -> list[str]:
+    """What makes the figures of one extractor's features doubtful."""
+    if fake.extractor is None:
+        return []
+    seen = fake.extractor.seen()
+    known = sum(digest in seen for digest in real.hashes)
+    said = f"{known} of {len(real)} real images were used to train the extractor; keep the images to compare with apart"
+    return [*([said] if known else []), *fake.extractor.limits()]

@@ -89,7 +89,8 @@ def test_other_patients_are_not_taken_for_copies(sets, threshold, record_propert
     """The threshold comes from the held-out images; training images of other patients, which it does not know, seldom reach it."""
     held_out, train = (null_correlations(images, sets[0]) for images in (sets[1], sets[0]))
     alarms = np.mean(np.array([*held_out, *train]) >= threshold.value)
-    record_property("measured", {"false alarms": alarms, "threshold": threshold.value, "largest": max(*held_out, *train)})
+    record_property("measured", {"false alarms": alarms, "threshold": float(threshold.value),
+                                 "largest": float(max(*held_out, *train))})
     assert len(train) == 32 and alarms < 0.01
     assert 0.7 < threshold.value < 0.95 and threshold.n == 32 and "Gumbel" in threshold.how
 

@@ -146,6 +146,9 @@ def test_metrics_find_their_space(sets, tmp_path):
     assert Words.asked == ["x"]  # found in the cache
     score = evaluate(real, good, Means(), [Looking("labels")], labels=Tells()).scores[0]
     assert score.extractor == "tells-1" and Looking.given.values.shape == (40, 2)
+    doubtful = Tells()
+    doubtful.limits = lambda: ("tells at random",)
+    assert "tells at random" in evaluate(real, good, Means(), [Looking("labels")], labels=doubtful).notices
 
 
 @pytest.mark.parametrize("space, said", [("captions", "no image-text model"), ("labels", "tells no findings")])
