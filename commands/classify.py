@@ -18,8 +18,8 @@ EXAMPLE = ("medtune classify --real phantoms --synthetic generated --test phanto
 
 def add_arguments(parser) -> None:
     """Real, synthetic and test images, the study and the network."""
-    from ..evaluation.network import LearningOptions
-    from ..evaluation.study import StudyOptions
+    from ..evaluation.classifiers.network import LearningOptions
+    from ..evaluation.downstream.study import StudyOptions
 
     parser.add_argument("--real", type=Path, required=True, metavar="PATH",
                         help="real images to learn from; those of the split val are for validation, those of test left out")
@@ -38,9 +38,9 @@ def add_arguments(parser) -> None:
 def run(arguments) -> None:
     """Print the mean AUROC of each protocol at each fraction, and which differences hold."""
     from ..data.source import read_records
-    from ..evaluation.downstream import downstream
-    from ..evaluation.network import LearningOptions
-    from ..evaluation.study import StudyOptions
+    from ..evaluation.classifiers.network import LearningOptions
+    from ..evaluation.downstream.result import downstream
+    from ..evaluation.downstream.study import StudyOptions
 
     options, learning = read_flags(StudyOptions, arguments), read_flags(LearningOptions, arguments)
     test = read_records(arguments.test)

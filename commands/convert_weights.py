@@ -20,7 +20,7 @@ def add_arguments(parser) -> None:
 
 def run(arguments) -> None:
     """Write the file, and say what it holds."""
-    from ..evaluation.conversion import convert
+    from ..evaluation.networks.conversion import convert
 
     if arguments.out.suffix != ".safetensors":
         raise ConfigError(f"OUT is {arguments.out}; it must end in .safetensors")

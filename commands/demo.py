@@ -63,7 +63,7 @@ def demo(out: Path, options: DemoOptions) -> tuple[Path, list]:
     from ..data.source import read_records
     from ..data.split import select
     from ..evaluation.extractor import EXTRACTORS
-    from ..evaluation.report import Arm, write_report
+    from ..evaluation.report.report import Arm, write_report
 
     records = read_records(phantoms(out, options))
     fit, real = select(records, "train"), select(records, "test")

@@ -15,7 +15,7 @@ SHOWN = 5
 
 def add_arguments(parser) -> None:
     """The three sets, the feature space, and the adapter."""
-    from ..evaluation.privacy import PrivacyOptions
+    from ..evaluation.privacy.audit import PrivacyOptions
     from ..training.membership import MembershipOptions
 
     parser.add_argument("--train", type=Path, required=True, metavar="PATH", help="the images that the generator was trained on")
@@ -45,8 +45,8 @@ def add_arguments(parser) -> None:
 def run(arguments) -> None:
     """Print the figures and the pairs that are most alike."""
     from ..data.source import read_records
-    from ..evaluation.membership import Membership
-    from ..evaluation.privacy import PrivacyOptions, audit
+    from ..evaluation.privacy.audit import PrivacyOptions, audit
+    from ..evaluation.privacy.membership import Membership
 
     options = read_flags(PrivacyOptions, arguments)
     train = _records(arguments, arguments.train, arguments.train_split)

@@ -26,8 +26,8 @@ def add_arguments(parser) -> None:
 
 def run(arguments) -> None:
     """Write the report."""
-    from ..evaluation.arm import Arm, read_privacy
-    from ..evaluation.report import write_report
+    from ..evaluation.report.arm import Arm, read_privacy
+    from ..evaluation.report.report import write_report
 
     folders, privacy = [named("--arm", pair) for pair in arguments.arm], dict(named("--privacy", pair) for pair in arguments.privacy)
     _check(privacy, folders)
@@ -60,6 +60,6 @@ def _check(privacy: dict[str, Path], folders: list[tuple[str, Path]]) -> None:
 def _downstream(path: Path | None):
     if path is None:
         return None
-    from ..evaluation.downstream import Downstream
+    from ..evaluation.downstream.result import Downstream
 
     return Downstream.read(path)

@@ -17,10 +17,10 @@ from .. import config as configs
 from ..config import option
 from ..errors import DataError, MedTuneError
 from ..registry import Registry
-from .bootstrap import bootstrap
 from .features import Features
-from .interval import FEWEST_GROUPS, Groups, interval
 from .moments import Moments
+from .uncertainty.bootstrap import bootstrap
+from .uncertainty.interval import FEWEST_GROUPS, Groups, interval
 
 METRICS: Registry[type[Metric]] = Registry("metric", __package__ + ".metrics")
 

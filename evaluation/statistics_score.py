@@ -8,10 +8,10 @@ from typing import Any
 
 from ..errors import DataError
 from ..files import hash_json
-from .interval import FEWEST_GROUPS, interval
 from .metric import CHOSEN, Metric, Score, Undefined
 from .run import Scores, versions
 from .statistics import Statistics
+from .uncertainty.interval import FEWEST_GROUPS, interval
 
 
 def score_all(real: Statistics, fake: Statistics, metrics: Sequence[Metric]) -> Scores:

@@ -7,11 +7,11 @@ import math
 from typing import Any
 
 from ..errors import ConfigError, DataError
+from ..evaluation.classifiers.network import LearningOptions
+from ..evaluation.classifiers.recognition import FIGURES
+from ..evaluation.downstream.protocol import MIXED, PROTOCOLS, REAL, Cell, check_ratios
+from ..evaluation.downstream.study import Study, StudyOptions
 from ..evaluation.macro import MACRO
-from ..evaluation.network import LearningOptions
-from ..evaluation.protocol import MIXED, PROTOCOLS, REAL, Cell, check_ratios
-from ..evaluation.recognition import FIGURES
-from ..evaluation.study import Study, StudyOptions
 from ..files import cache_folder
 from . import host
 from .host import EXTRACTOR, RECORDS, io
@@ -85,7 +85,7 @@ class ClassifierTest(io.ComfyNode):
 
     @classmethod
     def execute(cls, *, classifier, test, figure="auroc", label=MACRO):
-        from ..evaluation.examination import examine
+        from ..evaluation.classifiers.examination import examine
 
         labeller = classifier.labeller()
         if labeller is None:
@@ -135,7 +135,7 @@ class DownstreamStudy(io.ComfyNode):
 
     @classmethod
     def execute(cls, *, real, test, synthetic=None, name="", generator_data=None, gain_of=MIXED, gain_at=5.0, **values):
-        from ..evaluation.downstream import downstream
+        from ..evaluation.downstream.result import downstream
 
         options, learning = read(StudyOptions, values), read(LearningOptions, values)
         progress, state = host.Progress(cls), {"done": 0, "total": 1}

@@ -26,7 +26,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ..errors import ConfigError, Missing, ModelError, listing, near
-from ..evaluation.weights import weights_folder
+from ..evaluation.networks.weights import weights_folder
 from ..files import whole
 from ..training.embedded import FILE
 from . import embedded

@@ -79,7 +79,8 @@ must be unknown to the classifier and to the generator, also as images that were
 Where the synthetic set does not tell what its generator learnt from, link that as `generator_data`. `json` holds trials, curves and
 paired differences (DeLong, McNemar, Holm over all pairs), with intervals over patients and seeds.""",
     "MedTuneReport": """Shows the table and the pictures in the node and writes `report.html` (one file, to send or to keep),
-`scores.json` and `scores.csv` to `output/medtune/reports`. Pictures are in the order of their seeds: with one seed for each
+`scores.json`, `scores.csv`, `differences.csv` and `tables.tex` (for booktabs) to `output/medtune/reports`. The best is named only
+where its difference to every other set holds. Link *Privacy* to the input of the same number, *Downstream Study* to `downstream`. Pictures are in the order of their seeds: with one seed for each
 place, the columns line up.""",
 }
 

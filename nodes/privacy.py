@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UnknownName
-from ..evaluation.membership import Membership
-from ..evaluation.privacy import PrivacyOptions, audit
+from ..evaluation.privacy.audit import PrivacyOptions, audit
+from ..evaluation.privacy.membership import Membership
 from ..files import cache_folder, hash_json, whole
 from ..training.membership import MembershipOptions, membership_losses, trained_with
 from . import host

@@ -41,7 +41,7 @@ class Report(io.ComfyNode):
 
     @classmethod
     def execute(cls, *, real, name="report", downstream=None, **linked):
-        from ..evaluation.report import write_report
+        from ..evaluation.report.report import write_report
 
         found = {number: one for number in range(1, MOST + 1) if (one := linked.get(f"scores_{number}")) is not None}
         audits = {number: audit.to_json() for number in range(1, MOST + 1) if (audit := linked.get(f"privacy_{number}")) is not None}
@@ -63,7 +63,7 @@ def _check(found: Mapping[int, ScoredSet], audits: Mapping[int, Any]) -> None:
 
 
 def _arm(one: ScoredSet, privacy: Mapping[str, Any] | None) -> Any:
-    from ..evaluation.report import Arm, read_losses
+    from ..evaluation.report.report import Arm, read_losses
 
     info = ImageSet(one.records[0].image.parent).read_info() if one.records else {}
     losses = (info.get("adapter") or {}).get("losses")

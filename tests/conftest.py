@@ -58,6 +58,12 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(f"{what:<40} {figure:.2g}")
 
 
+@pytest.fixture
+def record_property(record_property):
+    """pytest's own, with plain numbers: numpy's do not travel between processes, and would bring all of them down."""
+    return lambda name, value: record_property(name, {what: float(figure) for what, figure in value.items()})
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
     """Caches of a test run never meet the user's."""

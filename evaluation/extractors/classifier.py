@@ -17,8 +17,8 @@ from torch import Tensor
 from ...config import option
 from ...data.record import Record
 from ...errors import Missing
+from ..classifiers.network import load_network
 from ..extractor import EXTRACTORS, Extractor, ExtractorFacts, Labeller
-from ..network import load_network
 
 
 @dataclass(frozen=True)

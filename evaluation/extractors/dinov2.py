@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from ...data.record import Record
 from ...errors import Missing, ModelError
 from ..extractor import EXTRACTORS, Extractor, ExtractorFacts
-from ..pictures import device, device_option, levels
-from ..weights import Place, check_file, hash_weights, refuse_mismatch, weights_option
+from ..networks.pictures import device, device_option, levels
+from ..networks.weights import Place, check_file, hash_weights, refuse_mismatch, weights_option
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 PACKAGES = (("transformers", "transformers"), ("torchvision", "torchvision"))

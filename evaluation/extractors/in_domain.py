@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ...data.record import Record
-from ..classifier import ClassifierOptions, load_classifier, train_classifier
+from ..classifiers.in_domain import ClassifierOptions, load_classifier, train_classifier
 from ..extractor import EXTRACTORS, Extractor, ExtractorFacts, Labeller
 
 ENOUGH = 150

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from ...data.record import Record
 from ..extractor import EXTRACTORS, Extractor, ExtractorFacts
-from ..inception import WHAT, build_inception, from_torchscript, is_torchscript
-from ..pictures import device, device_option, levels
-from ..weights import Place, hash_weights, load_into, read_tensors, weights_option
+from ..networks.inception import WHAT, build_inception, from_torchscript, is_torchscript
+from ..networks.pictures import device, device_option, levels
+from ..networks.weights import Place, hash_weights, load_into, read_tensors, weights_option
 
 SIZE = 299
 PLACE = Place(

@@ -20,10 +20,10 @@ from torch.nn import functional
 from ...config import option
 from ...data.record import Record
 from ...errors import ConfigError
-from ..clip_network import CONFIG, load_file, load_folder
 from ..extractor import EXTRACTORS, Extractor, ExtractorFacts
-from ..pictures import device, device_option, transformed
-from ..weights import Place, hash_weights, weights_option
+from ..networks.clip import CONFIG, load_file, load_folder
+from ..networks.pictures import device, device_option, transformed
+from ..networks.weights import Place, hash_weights, weights_option
 
 PACKAGES = (("open_clip", "open_clip_torch"),)
 

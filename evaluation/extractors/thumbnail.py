@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...data.record import Record
 from ..extractor import EXTRACTORS, Extractor, ExtractorFacts
-from ..texture import inner, texture, unit
+from ..privacy.texture import inner, texture, unit
 
 SIDE, FINE, COARSE = 64, 1.0, 4.0  # pixels
 

@@ -19,8 +19,8 @@ from ...config import option
 from ...data.record import Record
 from ...errors import ConfigError, Missing, ModelError, near
 from ..extractor import EXTRACTORS, Extractor, ExtractorFacts
-from ..pictures import device, device_option, transformed
-from ..weights import Place, differences, hash_weights, read_tensors, refuse_mismatch, weights_option
+from ..networks.pictures import device, device_option, transformed
+from ..networks.weights import Place, differences, hash_weights, read_tensors, refuse_mismatch, weights_option
 
 NETWORK = "resnet50.a1_in1k"
 

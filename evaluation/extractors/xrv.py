@@ -27,9 +27,9 @@ from torch.nn import functional
 from ...config import option
 from ...data.record import Record
 from ..extractor import EXTRACTORS, Extractor, ExtractorFacts, Labeller
-from ..pictures import device, device_option, levels
-from ..weights import Place, hash_weights, load_into, read_tensors, weights_option
-from ..xrv_labels import FINDINGS, LEARNT, OPERATING_POINTS
+from ..networks.pictures import device, device_option, levels
+from ..networks.weights import Place, hash_weights, load_into, read_tensors, weights_option
+from ..networks.xrv_labels import FINDINGS, LEARNT, OPERATING_POINTS
 
 SIZE = 224
 WHAT = "torchxrayvision's DenseNet-121"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..cosine import cosines
 from ..features import Features
-from ..mean import ImageMean
+from ..measures.cosine import cosines
+from ..measures.mean import ImageMean
 from ..metric import CAPTIONS, METRICS, MetricFacts
 
 

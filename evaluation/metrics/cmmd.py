@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..cosine import directions
 from ..features import Features
-from ..kernels import KernelSums, squared_mmd, weighted_mmd
+from ..measures.cosine import directions
+from ..measures.kernels import KernelSums, squared_mmd, weighted_mmd
 from ..metric import CAPTIONS, METRICS, Metric, MetricFacts, Weighted
 
 SIGMA = 10.0

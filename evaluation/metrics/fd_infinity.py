@@ -15,7 +15,7 @@ import numpy as np
 
 from ...config import option
 from ..features import Features
-from ..gaussians import frechet_distance
+from ..measures.gaussians import frechet_distance
 from ..metric import METRICS, Metric, MetricConfig, MetricFacts, Undefined
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..cosine import captions
 from ..features import Features
-from ..gaussians import frechet_distance
+from ..measures.cosine import captions
+from ..measures.gaussians import frechet_distance
 from ..metric import CAPTIONS, METRICS, Metric, MetricFacts, Undefined
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..features import Features
-from ..gaussians import frechet_distance, frechet_of_moments
+from ..measures.gaussians import frechet_distance, frechet_of_moments
 from ..metric import METRICS, Metric, MetricFacts
 from ..moments import Moments
 

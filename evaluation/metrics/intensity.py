@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..features import Features
-from ..mean import WeightedMetric
+from ..measures.mean import WeightedMetric
 from ..metric import METRICS, MetricFacts, Weighted
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..features import Features
-from ..kernels import KernelSums, squared_mmd, weighted_mmd
+from ..measures.kernels import KernelSums, squared_mmd, weighted_mmd
 from ..metric import METRICS, Metric, MetricFacts, Weighted
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..agreement import Agreement
+from ..measures.agreement import Agreement
 from ..metric import LABELS, METRICS, MetricFacts, Weighted
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...config import option
-from ..agreement import Agreement, AgreementConfig
+from ..measures.agreement import Agreement, AgreementConfig
 from ..metric import LABELS, METRICS, MetricFacts, Weighted
 
 

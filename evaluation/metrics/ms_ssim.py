@@ -14,9 +14,9 @@ import torch
 from ...config import option
 from ...data.image import hash_image
 from ..features import Features
-from ..mean import WeightedMetric
+from ..measures.mean import WeightedMetric
+from ..measures.structural_similarity import LEAST_SIDE, Pyramid, ms_ssim
 from ..metric import METRICS, MetricConfig, MetricFacts, Undefined, Weighted
-from ..structural_similarity import LEAST_SIDE, Pyramid, ms_ssim
 
 _KNOWN: dict[tuple, float] = {}
 """Similarities by the images' hashes and the way they were read: a class's figure needs those of all images again."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...config import option
+from ..measures.neighbours import BallMetric
 from ..metric import METRICS, MetricConfig, MetricFacts
-from ..neighbours import BallMetric
 
 
 @dataclass(frozen=True)

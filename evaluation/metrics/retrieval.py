@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..cosine import captions, directions
 from ..features import Features
-from ..mean import ImageMean
+from ..measures.cosine import captions, directions
+from ..measures.mean import ImageMean
 from ..metric import CAPTIONS, METRICS, MetricFacts, Undefined
 
 

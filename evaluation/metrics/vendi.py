@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...config import option
-from ..cosine import directions
 from ..features import Features
+from ..measures.cosine import directions
 from ..metric import METRICS, Metric, MetricConfig, MetricFacts, Undefined
 from ..moments import Moments
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from medtune.__main__ import main
 from medtune.data.image_set import ImageSet
-from medtune.evaluation.downstream import Downstream
+from medtune.evaluation.downstream.result import Downstream
 
 QUICK = ["--network", "test_vit", "--size", "32", "--steps", "2", "--batch", "4", "--seeds", "1", "--fractions", "50",
          "--repeats", "100", "--unchecked-generator", "--no-pictures"]

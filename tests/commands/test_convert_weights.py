@@ -11,8 +11,8 @@ import pytest
 import torch
 from medtune.__main__ import main
 from medtune.errors import Missing, ModelError
-from medtune.evaluation.pickles import read_pickled
-from medtune.evaluation.weights import read_tensors
+from medtune.evaluation.networks.pickles import read_pickled
+from medtune.evaluation.networks.weights import read_tensors
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
-from medtune.evaluation.bootstrap import bootstrap, weights
 from medtune.evaluation.features import Features
 from medtune.evaluation.metric import make_metric
+from medtune.evaluation.uncertainty.bootstrap import bootstrap, weights
 
 
 def mean_difference(real: np.ndarray, fake: np.ndarray):

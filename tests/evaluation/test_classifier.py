@@ -8,7 +8,7 @@ import pytest
 import torch
 from medtune.data.image_set import ImageSet
 from medtune.errors import ConfigError, DataError, ModelError
-from medtune.evaluation.classifier import ClassifierOptions, load_classifier, train_classifier
+from medtune.evaluation.classifiers.in_domain import ClassifierOptions, load_classifier, train_classifier
 
 QUICK = ClassifierOptions(size=64, steps=3, batch=4)
 

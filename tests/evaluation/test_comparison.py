@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from medtune.evaluation.comparison import compare, standings
 from medtune.evaluation.metric import Score
+from medtune.evaluation.report.comparison import compare, standings
 from scipy import stats
 
 

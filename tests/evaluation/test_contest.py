@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from medtune.evaluation.contest import TOP, Contest
-from medtune.evaluation.delong import difference
-from medtune.evaluation.holm import holm
+from medtune.evaluation.downstream.contest import TOP, Contest
+from medtune.evaluation.downstream.protocol import MIXED, REAL, SYNTHETIC, Cell
+from medtune.evaluation.downstream.trial import Trial
 from medtune.evaluation.macro import MACRO
-from medtune.evaluation.protocol import MIXED, REAL, SYNTHETIC, Cell
-from medtune.evaluation.trial import Trial
+from medtune.evaluation.uncertainty.delong import difference
+from medtune.evaluation.uncertainty.holm import holm
 from scipy.stats import norm
 from sklearn.metrics import accuracy_score, roc_auc_score
 

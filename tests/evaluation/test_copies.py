@@ -11,10 +11,10 @@ from medtune.data.image import read_image, save_image
 from medtune.data.phantom import write_phantoms
 from medtune.data.record import Record
 from medtune.errors import DataError
-from medtune.evaluation.copies import CopyOptions, find_matches, null_correlations, thumbnails
-from medtune.evaluation.leaks import check_leaks, find_leaks
-from medtune.evaluation.texture import shifted_correlation, texture, unit
-from medtune.evaluation.threshold import FEWEST, HIGHEST, LOWEST, WITHOUT, choose_threshold
+from medtune.evaluation.privacy.copies import CopyOptions, find_matches, null_correlations, thumbnails
+from medtune.evaluation.privacy.leaks import check_leaks, find_leaks
+from medtune.evaluation.privacy.texture import shifted_correlation, texture, unit
+from medtune.evaluation.privacy.threshold import FEWEST, HIGHEST, LOWEST, WITHOUT, choose_threshold
 from PIL import Image
 
 SHIFTS = ((4, 4), (-4, 4), (4, -4), (-4, -4), (0, 3), (-1, 0), (1, 2), (-2, -3))
@@ -89,7 +89,7 @@ def test_other_patients_are_not_taken_for_copies(sets, threshold, record_propert
     """The threshold comes from the held-out images; training images of other patients, which it does not know, seldom reach it."""
     held_out, train = (null_correlations(images, sets[0]) for images in (sets[1], sets[0]))
     alarms = np.mean(np.array([*held_out, *train]) >= threshold.value)
-    record_property("measured", {"false alarms": alarms, "threshold": float(threshold.value),
+    record_property("measured", {"false alarms": float(alarms), "threshold": float(threshold.value),
                                  "largest": float(max(*held_out, *train))})
     assert len(train) == 32 and alarms < 0.01
     assert 0.7 < threshold.value < 0.95 and threshold.n == 32 and "Gumbel" in threshold.how

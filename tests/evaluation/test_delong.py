@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from medtune.evaluation.delong import auroc, difference, mean_of_placements, placements
+from medtune.evaluation.uncertainty.delong import auroc, difference, mean_of_placements, placements
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from medtune.data.record import Record
-from medtune.evaluation.difference import difference
 from medtune.evaluation.features import Features
 from medtune.evaluation.metric import make_metric
+from medtune.evaluation.uncertainty.difference import difference
 
 
 def drawn(values: np.ndarray, seeded: bool = True) -> Features:

@@ -11,13 +11,13 @@ from medtune.data.identity import hash_records
 from medtune.data.image import read_image, save_image
 from medtune.data.image_set import ImageSet
 from medtune.errors import ConfigError, DataError
-from medtune.evaluation.downstream import Downstream, downstream
-from medtune.evaluation.examination import examine
+from medtune.evaluation.classifiers.examination import examine
+from medtune.evaluation.classifiers.network import LearningOptions
+from medtune.evaluation.downstream.protocol import MIXED, PROTOCOLS, REAL, SYNTHETIC, TUNED
+from medtune.evaluation.downstream.result import Downstream, downstream
+from medtune.evaluation.downstream.study import StudyOptions
 from medtune.evaluation.extractor import EXTRACTORS
 from medtune.evaluation.macro import MACRO
-from medtune.evaluation.network import LearningOptions
-from medtune.evaluation.protocol import MIXED, PROTOCOLS, REAL, SYNTHETIC, TUNED
-from medtune.evaluation.study import StudyOptions
 from safetensors.numpy import load_file
 from sklearn.metrics import roc_auc_score
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from medtune.evaluation.features import Features
-from medtune.evaluation.interval import assign_groups, interval, spread
 from medtune.evaluation.metric import make_metric
+from medtune.evaluation.uncertainty.interval import assign_groups, interval, spread
 
 
 def test_patients_stay_in_one_group_and_groups_are_even():

@@ -6,11 +6,11 @@ import re
 
 import numpy as np
 import pytest
-from medtune.evaluation.arm import Arm
-from medtune.evaluation.latex import COLUMNS, escape, latex
 from medtune.evaluation.metric import METRICS, Score
+from medtune.evaluation.report.arm import Arm
+from medtune.evaluation.report.latex import COLUMNS, escape, latex
+from medtune.evaluation.report.score_table import comparisons, rows, score_table
 from medtune.evaluation.run import Scores
-from medtune.evaluation.score_table import comparisons, rows, score_table
 
 HOSTILE = r"50% & more_of {this} #1 ~^ \input{/etc/passwd} $x$ <b> |" + "\n\\end{table}"
 
@@ -18,7 +18,7 @@ HOSTILE = r"50% & more_of {this} #1 ~^ \input{/etc/passwd} $x$ <b> |" + "\n\\end
 def score(metric, value, *, label=None, direction="lower", n_fake=20, key="k"):
     if value is None:
         return Score(metric, None, None, None, 20, 3, direction, "3 generated images; at least 8 are needed", "x", label)
-    noise = np.random.default_rng(len(metric)).normal(0, 0.01, 20)
+    noise = np.random.default_rng([len(metric), round(100 * abs(value))]).normal(0, 0.01, 20)
     return Score(metric, value, value - 1, value + 1, 20, n_fake, direction, None, "x", label, "jackknife",
                  without_fake=tuple(value + noise), fake_key=key)
 

@@ -9,9 +9,9 @@ import pytest
 import timm
 import torch
 from medtune.errors import ConfigError, Missing, ModelError
-from medtune.evaluation.learning import Lesson, _Order, find_loss, learn, loss_weights, predict
-from medtune.evaluation.network import MULTI, SINGLE, LearningOptions, Network, load_network, new_network, write_network
-from medtune.evaluation.weights import read_tensors
+from medtune.evaluation.classifiers.learning import Lesson, _Order, find_loss, learn, loss_weights, predict
+from medtune.evaluation.classifiers.network import MULTI, SINGLE, LearningOptions, Network, load_network, new_network, write_network
+from medtune.evaluation.networks.weights import read_tensors
 from medtune.files import hash_file
 from safetensors.torch import save_file
 from sklearn.utils.class_weight import compute_class_weight

@@ -7,12 +7,12 @@ import xml.etree.ElementTree as ET
 from itertools import pairwise
 
 import pytest
-from medtune.evaluation.plots.dots import dots
-from medtune.evaluation.plots.fractions import fraction_curves
-from medtune.evaluation.plots.loss import loss_curve, smooth, span
-from medtune.evaluation.plots.parallel import Measure, parallel
-from medtune.evaluation.plots.scatter import scatter
-from medtune.evaluation.plots.svg import CORNERS, Axis, Point, axis, linear_ticks, log_ticks, mark, wrap
+from medtune.evaluation.report.plots.dots import dots
+from medtune.evaluation.report.plots.fractions import fraction_curves
+from medtune.evaluation.report.plots.loss import loss_curve, smooth, span
+from medtune.evaluation.report.plots.parallel import Measure, parallel
+from medtune.evaluation.report.plots.scatter import scatter
+from medtune.evaluation.report.plots.svg import CORNERS, Axis, Point, axis, linear_ticks, log_ticks, mark, wrap
 
 HOSTILE = '<script>"&\''
 

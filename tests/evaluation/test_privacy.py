@@ -15,11 +15,11 @@ from medtune.data.record import Record
 from medtune.errors import ConfigError, DataError
 from medtune.evaluation.extractor import make_extractor
 from medtune.evaluation.features import Features
-from medtune.evaluation.membership import Membership, membership_figures
-from medtune.evaluation.nearness import authenticity_figure, nearer_figure, ratio_figure, tail_figure
-from medtune.evaluation.privacy import PrivacyOptions, audit
-from medtune.evaluation.privacy_figure import chance_below, quantile_of
-from medtune.evaluation.training_neighbours import NeighbourOptions, find_neighbours, nearest, prepared
+from medtune.evaluation.privacy.audit import PrivacyOptions, audit
+from medtune.evaluation.privacy.figure import chance_below, quantile_of
+from medtune.evaluation.privacy.membership import Membership, membership_figures
+from medtune.evaluation.privacy.nearness import authenticity_figure, nearer_figure, ratio_figure, tail_figure
+from medtune.evaluation.privacy.neighbours import NeighbourOptions, find_neighbours, nearest, prepared
 
 OPTIONS = NeighbourOptions(repeats=200)
 

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 from medtune.data.record import Record
-from medtune.evaluation.arm import Arm
-from medtune.evaluation.limits import limits
 from medtune.evaluation.metric import Score
-from medtune.evaluation.number import figure
-from medtune.evaluation.prose import methods, seeds, settings, shared
+from medtune.evaluation.report.arm import Arm
+from medtune.evaluation.report.limits import limits
+from medtune.evaluation.report.number import figure
+from medtune.evaluation.report.prose import methods, seeds, settings, shared
+from medtune.evaluation.report.score_table import comparisons
 from medtune.evaluation.run import Scores
-from medtune.evaluation.score_table import comparisons
 
 BASE = {"ref": "sd15.safetensors", "kind": "sd1", "prediction": "epsilon", "hash": "b" * 64}
 OPTIONS = {"steps": 150, "lr": 0.004, "seed": 3, "flips": False, "clip": 1.0, "sample_prompts": ""}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from medtune.data.record import Record
 from medtune.errors import ConfigError
-from medtune.evaluation.protocol import (
+from medtune.evaluation.downstream.protocol import (
     MIXED,
     PROTOCOLS,
     REAL,

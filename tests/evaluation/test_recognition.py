@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from medtune.evaluation.calibration import calibration_error, reliability
-from medtune.evaluation.holm import holm
-from medtune.evaluation.mcnemar import mcnemar
-from medtune.evaluation.recognition import FIGURES, best_threshold, recognition, top_recognition
+from medtune.evaluation.classifiers.calibration import calibration_error, reliability
+from medtune.evaluation.classifiers.recognition import FIGURES, best_threshold, recognition, top_recognition
+from medtune.evaluation.uncertainty.holm import holm
+from medtune.evaluation.uncertainty.mcnemar import mcnemar
 from sklearn import metrics
 
 

@@ -15,22 +15,22 @@ import pytest
 import torch
 from medtune.data.image_set import ImageSet
 from medtune.errors import DataError
-from medtune.evaluation.arm import read_privacy
-from medtune.evaluation.contest import Contest
-from medtune.evaluation.downstream import Downstream
-from medtune.evaluation.latex import escape as in_latex
+from medtune.evaluation.downstream.contest import Contest
+from medtune.evaluation.downstream.protocol import MIXED, REAL, SYNTHETIC, Cell
+from medtune.evaluation.downstream.result import Downstream
+from medtune.evaluation.downstream.trial import Trial
 from medtune.evaluation.macro import MACRO
 from medtune.evaluation.metric import Score
-from medtune.evaluation.number import figure
-from medtune.evaluation.pairs import Pair
-from medtune.evaluation.picture_grid import picture_grid
-from medtune.evaluation.privacy import Privacy
-from medtune.evaluation.privacy_figure import PrivacyFigure
-from medtune.evaluation.protocol import MIXED, REAL, SYNTHETIC, Cell
-from medtune.evaluation.report import Arm, read_losses, write_report
+from medtune.evaluation.privacy.audit import Privacy
+from medtune.evaluation.privacy.figure import PrivacyFigure
+from medtune.evaluation.privacy.pairs import Pair
+from medtune.evaluation.privacy.threshold import Threshold
+from medtune.evaluation.report.arm import read_privacy
+from medtune.evaluation.report.latex import escape as in_latex
+from medtune.evaluation.report.number import figure
+from medtune.evaluation.report.picture_grid import picture_grid
+from medtune.evaluation.report.report import Arm, read_losses, write_report
 from medtune.evaluation.run import Scores
-from medtune.evaluation.threshold import Threshold
-from medtune.evaluation.trial import Trial
 
 MEAN = '<script>alert("caption")</script>'
 EXTRACTOR = {"id": "in-domain-x-1234", "name": "in-domain", "title": "In-domain network", "paper": "none", "network": "resnet10t",
@@ -40,7 +40,7 @@ EXTRACTOR = {"id": "in-domain-x-1234", "name": "in-domain", "title": "In-domain 
 def score(value, low=None, high=None, metric="frechet", direction="lower", **others):
     facts = {"n_real": 20, "n_fake": 20, "reason": None if value is not None else "3 generated images; at least 8 are needed",
              "extractor": "in-domain-x-1234", "interval": "jackknife" if low is not None else "", **others}
-    without = tuple(value + 0.05 * math.sin(i) for i in range(16)) if low is not None else ()
+    without = tuple(value + 0.05 * math.sin(i * (1 + value)) for i in range(16)) if low is not None else ()
     return Score(metric, value, low, high, direction=direction, without_fake=without, fake_key="same", **facts)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from medtune.data.image_set import ImageSet
 from medtune.errors import ConfigError, DataError, Missing, UnknownName
-from medtune.evaluation.classifier import ClassifierOptions
+from medtune.evaluation.classifiers.in_domain import ClassifierOptions
 from medtune.evaluation.extractor import EXTRACTORS, Extractor, ExtractorFacts, Labeller, make_extractor
 from medtune.evaluation.macro import MACRO
 from medtune.evaluation.metric import Metric, MetricFacts, make_metric

@@ -126,7 +126,7 @@ def sockets():
 
 def weights():
     """Where the weights of an extractor may lie."""
-    from medtune.evaluation.weights import weights_folder
+    from medtune.evaluation.networks.weights import weights_folder
 
     known = weights_folder()
     (known / "net").mkdir(parents=True, exist_ok=True)

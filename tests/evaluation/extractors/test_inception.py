@@ -9,9 +9,9 @@ import pytest
 import torch
 from medtune.data.image import read_image
 from medtune.errors import Missing, ModelError
-from medtune.evaluation.conversion import convert
 from medtune.evaluation.extractor import EXTRACTORS, make_extractor
-from medtune.evaluation.inception import build_inception
+from medtune.evaluation.networks.conversion import convert
+from medtune.evaluation.networks.inception import build_inception
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional

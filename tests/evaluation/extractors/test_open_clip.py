@@ -9,8 +9,8 @@ import open_clip
 import pytest
 import torch
 from medtune.errors import ConfigError, Missing, ModelError
-from medtune.evaluation.clip_network import _text_network, load_folder
 from medtune.evaluation.extractor import EXTRACTORS, make_extractor
+from medtune.evaluation.networks.clip import _text_network, load_folder
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional

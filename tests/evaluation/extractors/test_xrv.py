@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from medtune.errors import Missing, ModelError
-from medtune.evaluation.conversion import convert
 from medtune.evaluation.extractor import EXTRACTORS, make_extractor
 from medtune.evaluation.extractors.xrv import resize
-from medtune.evaluation.xrv_labels import FINDINGS, OPERATING_POINTS
+from medtune.evaluation.networks.conversion import convert
+from medtune.evaluation.networks.xrv_labels import FINDINGS, OPERATING_POINTS
 from safetensors.torch import load_file, save_file
 
 with warnings.catch_warnings():

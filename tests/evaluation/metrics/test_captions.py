@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 from medtune.evaluation.features import Features
-from medtune.evaluation.interval import assign_groups
 from medtune.evaluation.metric import make_metric
+from medtune.evaluation.uncertainty.interval import assign_groups
 
 NAMES = ["cmmd", "fjd", "alignment", "clip-score", "retrieval-r1", "retrieval-r5"]
 WITH_TEXTS = NAMES[1:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from medtune.evaluation.features import Features
-from medtune.evaluation.gaussians import frechet_distance
+from medtune.evaluation.measures.gaussians import frechet_distance
 from medtune.evaluation.metric import make_metric
 from medtune.evaluation.metrics.fd_infinity import extrapolate
 

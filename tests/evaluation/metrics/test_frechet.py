@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.linalg
-from medtune.evaluation.gaussians import frechet_distance
+from medtune.evaluation.measures.gaussians import frechet_distance
 
 SHAPES = [(40, 30, 64), (64, 40, 64), (65, 64, 64), (300, 200, 16), (30, 500, 64)]  # fewer images than dimensions, as many, more
 

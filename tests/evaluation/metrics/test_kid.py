@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from medtune.evaluation.features import Features
-from medtune.evaluation.interval import assign_groups
-from medtune.evaluation.kernels import KernelSums
+from medtune.evaluation.measures.kernels import KernelSums
 from medtune.evaluation.metric import make_metric
 from medtune.evaluation.metrics.kid import kernel, kernel_distance
+from medtune.evaluation.uncertainty.interval import assign_groups
 
 SHAPES = [(40, 30, 64), (64, 40, 64), (65, 64, 64), (300, 200, 16), (30, 500, 64)]  # fewer images than dimensions, as many, more
 

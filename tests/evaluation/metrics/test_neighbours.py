@@ -6,11 +6,11 @@ import gc
 
 import numpy as np
 import pytest
-from medtune.evaluation import neighbours
 from medtune.evaluation.features import Features
-from medtune.evaluation.interval import assign_groups
+from medtune.evaluation.measures import neighbours
+from medtune.evaluation.measures.neighbours import squared_distances
 from medtune.evaluation.metric import make_metric
-from medtune.evaluation.neighbours import squared_distances
+from medtune.evaluation.uncertainty.interval import assign_groups
 
 NAMES = ["precision", "recall", "density", "coverage"]
 SHAPES = [(40, 30, 64), (120, 90, 8), (30, 100, 4)]

@@ -11,10 +11,10 @@ from medtune.data.image import save_image
 from medtune.data.record import Record
 from medtune.evaluation.extractor import make_extractor
 from medtune.evaluation.features import Features, extract
+from medtune.evaluation.measures.structural_similarity import Pyramid, ms_ssim
 from medtune.evaluation.metric import make_metric
 from medtune.evaluation.metrics import ms_ssim as within_a_prompt
 from medtune.evaluation.metrics.ms_ssim import choose
-from medtune.evaluation.structural_similarity import Pyramid, ms_ssim
 
 
 def smooth(seed: int, shape: tuple[int, int, int]) -> torch.Tensor:

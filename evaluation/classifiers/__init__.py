@@ -1,0 +1,1 @@
+"""Networks that tell findings: how they learn, and how well they do."""

@@ -1,0 +1,1 @@
+"""What generated images and adapters give away of training images."""

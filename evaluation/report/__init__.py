@@ -1,0 +1,1 @@
+"""Scores to a page, tables and prose."""
