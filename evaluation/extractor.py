@@ -70,6 +70,10 @@ class Extractor(ABC):
         """Features (N, D) float32 of captions, for an extractor that reads text."""
         raise NotImplementedError(f"{self.name} does not read text")
 
+    def exceeds(self, captions: Sequence[str]) -> list[bool]:
+        """Which captions are longer than what an extractor that reads text can read: the rest of them is cut."""
+        return [False] * len(captions)
+
     def labeller(self) -> Labeller | None:
         """The classifier behind these features, for one that has findings to tell; otherwise None."""
         return None

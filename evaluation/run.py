@@ -165,4 +165,12 @@ def _of_extractor(real: Features, fake: Features) -> list[str]:
     seen = fake.extractor.seen()
     known = sum(digest in seen for digest in real.hashes)
     said = f"{known} of {len(real)} real images were used to train the extractor; keep the images to compare with apart"
-    return [*([said] if known else []), *fake.extractor.limits()]
+    return [*([said] if known else []), *_cut_captions(fake), *fake.extractor.limits()]
+
+
+def _cut_captions(fake: Features) -> list[str]:
+    if not fake.extractor.reads_text:
+        return []
+    captions = sorted({record.caption for record in fake.records})
+    cut = sum(fake.extractor.exceeds(captions))
+    return [f"{cut} of {len(captions)} captions are longer than what {fake.extractor.name} reads: their ends are cut"] if cut else []

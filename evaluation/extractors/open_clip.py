@@ -64,7 +64,6 @@ class OpenCLIP(Extractor):
         self.title = path.name if path.is_dir() else options.network
         self.network, self.transform, self.tokenizer = load_folder(path) if path.is_dir() else load_file(path, options.network)
         self.context: int = self.tokenizer.context_length
-        self.cut: set[str] = set()
         self.network.eval().requires_grad_(False).to(self.where)
 
     @classmethod
@@ -92,7 +91,6 @@ class OpenCLIP(Extractor):
             return self._scaled(self.network.encode_image(inputs))
 
     def text_features(self, captions: Sequence[str]) -> Tensor:
-        self.cut |= {caption for caption, cut in zip(captions, self.exceeds(captions)) if cut}
         with torch.no_grad():
             return self._scaled(self.network.encode_text(self.tokenizer(list(captions)).to(self.where)))
 
@@ -105,11 +103,6 @@ class OpenCLIP(Extractor):
     def about(self) -> dict[str, Any]:
         return {**super().about(), "network": self.title, "normalised": self.options.normalise, "logit_scale": self.logit_scale,
                 "context_length": self.context}
-
-    def limits(self) -> tuple[str, ...]:
-        if not self.cut:
-            return ()
-        return (f"{len(self.cut)} captions are longer than the {self.context} tokens that {self.title} reads: their ends are cut",)
 
     def _scaled(self, values: Tensor) -> Tensor:
         return functional.normalize(values.float(), dim=-1) if self.options.normalise else values.float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,9 @@ from ...errors import near
 from ..features import Features
 from ..metric import Metric, MetricConfig, Undefined, Weighted
 from .mean import WeightedMetric
+
+ALIKE = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening"}
+"""Findings that NIH ChestX-ray14 and torchxrayvision call otherwise than CheXpert does."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,21 @@ def judged(features: Features, findings: tuple[str, ...] = ()) -> dict[str, tupl
         raise Undefined("these features are not a labeller's probabilities of findings, with the images' records")
     had = {label for record in features.records for label in record.labels}
     wanted = findings or sorted(had if NORMAL in known else had - {NORMAL})
-    strange = [f"{label!r}{near(label, known)}" for label in wanted if label not in known]
+    places = {label: _place(label, known) for label in wanted}
+    strange = [f"{label!r}{near(label, known)}" for label, place in places.items() if place is None]
     if strange:
         raise Undefined(f"{features.extractor.name} does not know {', '.join(strange)}; it knows {', '.join(known)}. Rename the "
                         "labels, or name the findings that count with the option findings")
     asked = {label: np.array([label in record.labels for record in features.records]) for label in wanted}
-    there = {label: (features.values[:, list(known).index(label)].astype(np.float64), truth)
+    there = {label: (features.values[:, places[label]].astype(np.float64), truth)
              for label, truth in asked.items() if 0 < truth.sum() < len(truth)}
     if not there:
         raise Undefined("; ".join(f"{label}: {'all' if truth.any() else 'none'} of {len(truth)} images have it" for label, truth
                                   in asked.items()) or "the images have no labels")
     return there
+
+
+def _place(label: str, known: Sequence[str]) -> int | None:
+    """Where a finding stands among those that a labeller knows, under either of its names."""
+    names = (label, ALIKE.get(label), *(name for name, other in ALIKE.items() if other == label))
+    return next((list(known).index(name) for name in names if name in known), None)

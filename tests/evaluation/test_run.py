@@ -144,6 +144,11 @@ def test_metrics_find_their_space(sets, tmp_path):
     assert Looking.given.texts.shape == (40, 4) and (Looking.given.texts == 1).all() and Words.asked == ["x"]  # each caption once
     evaluate(real, good, Words(), [Looking("captions")], **kept)  # the chosen one reads text: it serves
     assert Words.asked == ["x"]  # found in the cache
+    short = Words()
+    short.exceeds = lambda captions: [True] * len(captions)
+    for _ in range(2):  # the second time from the cache
+        said = evaluate(real, good, Means(), [Looking("captions")], captions=short, **kept).notices
+        assert "1 of 1 captions are longer than what words reads: their ends are cut" in said
     score = evaluate(real, good, Means(), [Looking("labels")], labels=Tells()).scores[0]
     assert score.extractor == "tells-1" and Looking.given.values.shape == (40, 2)
     doubtful = Tells()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -80,6 +82,16 @@ def test_labels_that_the_labeller_does_not_know_are_a_reason(name):
     score = make_metric(name).score(fake, fake)
     assert score.value is None and "'Cardiomegally' (did you mean 'Cardiomegaly'?), 'Fracture'" in score.reason
     assert make_metric(name, findings=("Edema",)).score(fake, fake).value is not None
+
+
+@pytest.mark.parametrize("asked, known", [("Effusion", "Pleural Effusion"), ("Pleural Effusion", "Effusion")])
+def test_a_finding_of_two_names_is_one(asked, known):
+    """NIH's reports say Effusion, CheXpert's Pleural Effusion."""
+    fake, _ = said(60, 4, labels=(asked, "Edema"), rates=(0.5, 0.3))
+    there = dataclasses.replace(fake, extractor=SimpleNamespace(name="said", id="said-1", labels=(known, "Edema"), reads_text=False))
+    same = dataclasses.replace(fake, extractor=SimpleNamespace(name="said", id="said-1", labels=(asked, "Edema"), reads_text=False))
+    metric = make_metric("label-agreement")
+    assert metric.score(there, there).value == metric.score(same, same).value
 
 
 def test_features_of_no_labeller_are_a_reason(normal):
