@@ -24,6 +24,7 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py $(BENCH)
+	$(BIN)/python benchmarks/scoring.py
 
 $(READY): pyproject.toml requirements.txt
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || command -v uv >/dev/null || \
