@@ -107,7 +107,7 @@ class MetricSet(io.ComfyNode):
                     io.String.Input("options", default="", multiline=True, optional=True,
                                     tooltip="Options of single metrics, one a line, such as vendi.order=2."),
                     *inputs(MetricConfig)],
-            outputs=[METRIC_SET.Output("metrics", display_name="metrics")])
+            outputs=[METRIC_SET.Output("metric_set", display_name="metrics")])
 
     @classmethod
     def execute(cls, *, metrics, options="", **common):

@@ -169,7 +169,7 @@ def main():
         model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(base_file), output_vae=True, output_clip=True,
                                                                      embedding_directory=[str(FOLDERS["embedding"])])
     generator = torch.Generator().manual_seed(3)
-    channels, side = model.model.model_config.unet_config["in_channels"], 32 if chosen == "all" else 16
+    channels, side = model.model.model_config.unet_config["in_channels"], 16
     latents, times = torch.randn(2, channels, side, side, generator=generator), torch.tensor([37, 803])
     found = {"base": base_errors(model, clip, vae, latents, times), "adapters": {}, "methods": list(METHODS)}
     for name, cases in CASES.items():

@@ -3,6 +3,7 @@
 # ruff: noqa: E402
 
 import asyncio
+import importlib
 import json
 import os
 import sys
@@ -141,8 +142,14 @@ def read_options():
             "bound": refused(lambda: widgets.read(TrainOptions, {"lr": -1.0}))}
 
 
+def dropped():
+    """The nodes that do not work here."""
+    every = [node for name in nodes.MODULES for node in importlib.import_module(f"medtune.nodes.{name}").nodes()]
+    return sorted({node.__name__ for node in every} - {node.__name__ for node in nodes.load()})
+
+
 found = {
-    "plain": plain, "heavy": heavy, "nodes": ids(asyncio.run(extension.get_node_list())), "without": with_broken_node(),
+    "dropped": dropped(), "plain": plain, "heavy": heavy, "nodes": ids(asyncio.run(extension.get_node_list())), "without": with_broken_node(),
     "missing_module": ids(nodes.load(("data", "no_such_module"))), "data": ids(data.nodes()), "methods": list(METHODS),
     "method_ids": [train.node_id(name) for name in METHODS], "widgets": widget_facts(), "paths": paths(), "tensors": tensors(),
     "presets": presets(), "sockets": sockets(), "read": read_options(),

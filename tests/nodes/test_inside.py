@@ -18,6 +18,10 @@ def test_importing_the_pack_is_cheap(facts):
     assert facts["heavy"] == []
 
 
+def test_every_node_works(facts):
+    assert facts["dropped"] == [], facts["log"]
+
+
 def test_every_method_has_a_node(facts):
     assert facts["methods"]
     assert set(facts["method_ids"]) <= set(facts["nodes"])
